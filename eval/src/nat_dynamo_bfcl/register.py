@@ -1,0 +1,1 @@
+"""What NAT's entry point loads."""

@@ -1,0 +1,1 @@
+"""Make agents built with NVIDIA NeMo Agent Toolkit run well on NVIDIA Dynamo."""
