@@ -1,0 +1,104 @@
+"""Score a dataset with a metric. Imported when an evaluation runs: it needs NAT's evaluation package."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+from nat.data_models.evaluator import EvalInputItem
+from nat.plugins.eval.data_models.evaluator_io import EvalOutput, EvalOutputItem
+from pydantic import BaseModel, Field
+
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, aggregate
+from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
+
+logger = logging.getLogger(__name__)
+
+
+class MetricSummary(BaseModel):
+    """How to read an evaluator's `average_score`."""
+
+    type: str = Field(description="Registered name of the evaluator.")
+    unit: str
+    better: str = Field(description="'higher' or 'lower'.")
+    statistic: str
+    meaning: str
+    questions: int
+    scored_questions: int
+    samples: int = Field(description="Observations that went into the average.")
+    problem: str | None = Field(default=None, description="Why there is no average, or what it leaves out.")
+
+
+class MetricOutput(EvalOutput):
+    """NAT's `EvalOutput` with the summary beside it; NAT writes both to `<evaluator>_output.json`.
+
+    `average_score` is NaN (null in the file) when too few questions could be scored. NaN on purpose: NAT
+    turns a failing item into a score of 0, which is the best latency there is, and an evaluator that raises
+    is left out of the results, which aborts a whole `nat optimize`. Optuna marks a NaN trial as failed and
+    goes on.
+    """
+
+    metric: MetricSummary
+
+
+def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInputItem]) -> MetricOutput:
+    """Score every question and the dataset as a whole.
+
+    A question without usable data has the score `None`, an `error`, and no part in the average.
+    """
+    name = config.type
+    output_items: list[EvalOutputItem] = []
+    pooled: list[Sample] = []
+    for item in items:
+        question = Question.from_trajectory(item.id, item.trajectory)
+        samples = metric.samples(question)
+        pooled.extend(samples)
+        score = aggregate(samples, config.statistic)
+        error = _why_no_score(metric, question) if score is None else None
+        reasoning = {
+            "statistic": config.statistic,
+            "unit": metric.unit,
+            "samples": len(samples),
+            **QuestionFigures.of(question).to_dict(),
+            **metric.details(question),
+        }
+        if error:
+            reasoning["no_score_because"] = error
+        output_items.append(EvalOutputItem(id=item.id, score=score, reasoning=reasoning, error=error))
+
+    scored = sum(item.score is not None for item in output_items)
+    average = aggregate(pooled, config.statistic)
+    problem = None
+    if scored < len(output_items) or not output_items:
+        example = next((item.error for item in output_items if item.error), "the dataset is empty")
+        problem = f"{scored} of {len(output_items)} questions have a score (the first without: {example})"
+    if average is None or scored < config.min_coverage * len(output_items):
+        problem = f"no average: {problem}; min_coverage is {config.min_coverage:g}"
+        average = math.nan
+        logger.error("Evaluator %s: %s", name, problem)
+    elif problem:
+        logger.warning("Evaluator %s: %s", name, problem)
+    return MetricOutput(
+        average_score=average,
+        eval_output_items=output_items,
+        metric=MetricSummary(
+            type=name,
+            unit=metric.unit,
+            better=metric.better,
+            statistic=config.statistic,
+            meaning=metric.meaning,
+            questions=len(output_items),
+            scored_questions=scored,
+            samples=len(pooled),
+            problem=problem,
+        ),
+    )
+
+
+def _why_no_score(metric: Metric, question: Question) -> str:
+    figures = QuestionFigures.of(question)
+    return (
+        f"question {question.id!r} has {metric.needs}; of its {figures.calls} LLM calls "
+        f"{figures.failed_calls} failed and {figures.calls_without_dynamo_data} came back without Dynamo data"
+    )

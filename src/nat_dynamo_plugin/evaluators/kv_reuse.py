@@ -1,0 +1,39 @@
+"""`dynamo_kv_reuse`: how much of the prompts the engines took from their KV cache."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
+from nat_dynamo_plugin.evaluators.records import Question
+
+
+class KvReuseConfig(DynamoMetricConfig, name="dynamo_kv_reuse"):
+    """Cached tokens over prompt tokens as the engine counted them, 0 to 1; higher is better.
+
+    `mean` weighs by tokens: all cached tokens over all prompt tokens, the share of prefill that was saved.
+    `p50` and `p95` are over calls, each with its own share.
+    """
+
+
+class KvReuse(Metric):
+    """Reads `usage.prompt_tokens_details.cached_tokens`.
+
+    Not the router's `kv_hit_rate`: that is a forecast, and too high under cache pressure.
+    """
+
+    unit: ClassVar[str] = "share"
+    better: ClassVar[Literal["higher", "lower"]] = "higher"
+    meaning: ClassVar[str] = "prompt tokens taken from KV cache"
+    needs: ClassVar[str] = "no answered call with both prompt_tokens and cached_tokens"
+
+    def samples(self, question: Question) -> list[Sample]:
+        """One a call: its cached tokens out of its prompt tokens."""
+        return [
+            Sample(call.cached_tokens, call.prompt_tokens)
+            for call in question.answered_calls
+            if call.cached_tokens is not None and call.prompt_tokens
+        ]
+
+
+register_metric(KvReuseConfig, lambda config: KvReuse())

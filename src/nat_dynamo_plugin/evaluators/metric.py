@@ -1,0 +1,142 @@
+"""What a metric is, how samples become a score, and how a metric becomes a NAT evaluator.
+
+One rule for all metrics: a question yields samples (one a call, or one in all), the question's score is the
+statistic over its own samples, and the evaluator's `average_score` is the same statistic over the samples
+of **all** questions. So `p95` of a per-call metric is the 95th percentile of the calls, not a percentile of
+percentiles.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal, TypeVar, cast
+
+from nat.builder.builder import EvalBuilder
+from nat.builder.evaluator import EvaluatorInfo
+from nat.cli.register_workflow import register_evaluator
+from nat.data_models.evaluator import EvalInput, EvaluatorBaseConfig
+from pydantic import ConfigDict, Field, model_validator
+
+from nat_dynamo_plugin.evaluators.records import Question
+
+Statistic = Literal["mean", "p50", "p95"]
+
+
+class DynamoMetricConfig(EvaluatorBaseConfig):
+    """What every Dynamo metric lets a user choose."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    statistic: Statistic = Field(
+        default="mean",
+        description="What is reported of the samples: their mean, median (p50) or 95th percentile (p95).",
+    )
+    min_coverage: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Share of the questions that must have a score. Below it the average is NaN, which the "
+        "optimizer counts as a failed trial, so that missing or broken answers never pass for good ones.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_field(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            allowed = [name for name in cls.model_fields if name != "type"]
+            for name in values:
+                if name not in (*allowed, "type", "_type"):
+                    near = get_close_matches(str(name), allowed, n=1)
+                    hint = f"; did you mean '{near[0]}'?" if near else ""
+                    raise ValueError(
+                        f"unknown field '{name}' (value {values[name]!r}); "
+                        f"this evaluator takes {', '.join(allowed)}{hint}"
+                    )
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One observation: `amount` out of `of`. Its value is their ratio; a mean weighs it with `of`.
+
+    A plain number is out of 1. Shares keep both counts, so that their mean is the share of the whole.
+    """
+
+    amount: float
+    of: float = 1.0
+
+    @property
+    def value(self) -> float:
+        """`amount` divided by `of`."""
+        return self.amount / self.of
+
+
+class Metric(ABC):
+    """One figure about how a question was served."""
+
+    unit: ClassVar[str]
+    """`share` (0 to 1), `ms` or `s`."""
+
+    better: ClassVar[Literal["higher", "lower"]]
+    """Direction of improvement: `maximize` or `minimize` in the optimizer's `eval_metrics`."""
+
+    meaning: ClassVar[str]
+    """The figure in a few words, for tables."""
+
+    needs: ClassVar[str]
+    """What a question must have to be scored, as in "no call has ..."."""
+
+    @abstractmethod
+    def samples(self, question: Question) -> list[Sample]:
+        """The question's observations; empty when it has no usable data. Failed calls give none."""
+
+    def details(self, question: Question) -> dict[str, Any]:
+        """Further JSON-ready figures for the question's reasoning."""
+        return {}
+
+
+def aggregate(samples: Sequence[Sample], statistic: Statistic) -> float | None:
+    """The statistic over the samples, or `None` without samples.
+
+    `mean` is the sum of amounts over the sum of what they are out of. `p50` and `p95` are percentiles of
+    the values, unweighted, linearly interpolated between neighbours (numpy's default). The result lies
+    between the smallest and the largest value and does not depend on the order.
+    """
+    if not samples:
+        return None
+    import numpy as np
+
+    values = [sample.value for sample in samples]
+    if statistic == "mean":
+        result = math.fsum(sample.amount for sample in samples) / math.fsum(sample.of for sample in samples)
+    else:
+        result = float(np.percentile(values, {"p50": 50, "p95": 95}[statistic]))
+    # Rounding in the last place must not carry a share beyond 1.
+    return min(max(result, min(values)), max(values))
+
+
+ConfigT = TypeVar("ConfigT", bound=DynamoMetricConfig)
+
+
+def register_metric(config_type: type[ConfigT], build: Callable[[ConfigT], Metric]) -> None:
+    """Make a metric a NAT evaluator under its config's name.
+
+    The evaluator takes NAT's legacy lane (`evaluate_fn`, intermediate steps): the ATIF conversion of NAT
+    1.9 drops custom steps.
+    """
+
+    @register_evaluator(config_type=config_type)  # type: ignore[untyped-decorator]
+    async def build_evaluator(config: ConfigT, builder: EvalBuilder) -> AsyncIterator[EvaluatorInfo]:
+        from nat_dynamo_plugin.evaluators.evaluate import MetricOutput, evaluate
+
+        metric = build(config)
+
+        async def evaluate_fn(eval_input: EvalInput) -> MetricOutput:
+            return evaluate(metric, config, eval_input.eval_input_items)
+
+        # NAT annotates a plain function here and awaits its result.
+        yield EvaluatorInfo(config=config, evaluate_fn=cast(Any, evaluate_fn), description=metric.meaning)

@@ -1,0 +1,41 @@
+"""`dynamo_question_latency`: how long one question took."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
+from nat_dynamo_plugin.evaluators.records import Question
+
+
+class QuestionLatencyConfig(DynamoMetricConfig, name="dynamo_question_latency"):
+    """Wall time of a question in seconds: its LLM calls, its tools and the waiting between; lower is better.
+
+    From the workflow's start to its end. Waiting for `max_concurrency` comes before the start and does not
+    count. All statistics are over questions. It needs no Dynamo data.
+    """
+
+
+class QuestionLatency(Metric):
+    """Workflow start to end; a saved trajectory without workflow steps: first to last recorded step.
+
+    The latter is a little too short. The reasoning's `measured_on` tells which it was.
+    """
+
+    unit: ClassVar[str] = "s"
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+    meaning: ClassVar[str] = "wall time of a question"
+    needs: ClassVar[str] = "no finished workflow in its trajectory"
+
+    def samples(self, question: Question) -> list[Sample]:
+        """One a question, in seconds."""
+        if question.started_at is None or question.ended_at is None:
+            return []
+        return [Sample(question.ended_at - question.started_at)]
+
+    def details(self, question: Question) -> dict[str, Any]:
+        """What the time spans."""
+        return {"measured_on": question.measured_on}
+
+
+register_metric(QuestionLatencyConfig, lambda config: QuestionLatency())

@@ -1,0 +1,258 @@
+"""Read back what each LLM call left in a question's trajectory.
+
+A call is a NAT intermediate step pair CUSTOM_START/CUSTOM_END named `STEP_NAME`; the END step holds the
+call's record (see `nat_dynamo_plugin.telemetry`). Trajectories come live from `nat eval` or from a saved
+`workflow_output.json`, maybe written by another version of this package, so reading is tolerant: nothing
+here raises on bad data. What could not be read becomes `None` ("not known") and is named in the question's
+`problems`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nat_dynamo_plugin.telemetry import RECORD_KEY, STEP_NAME, CallRecord
+
+MEASURED_ON_WORKFLOW = "workflow start to end"
+MEASURED_ON_STEPS = "first to last recorded step"
+
+
+def is_failed(call: CallRecord) -> bool:
+    """Whether the call ended in an error or an HTTP status of 400 and above."""
+    return call.error is not None or (call.status is not None and call.status >= 400)
+
+
+def records_from_trajectory(steps: Iterable[Any], problems: list[str] | None = None) -> list[CallRecord]:
+    """The records of all LLM calls in a trajectory, in the order in which the calls ended.
+
+    Args:
+        steps: NAT `IntermediateStep` objects, or the same as plain dicts.
+        problems: Gets one sentence for everything that could not be read.
+
+    A call whose record is missing or unreadable is still a call: it is returned with nothing known about
+    it. A call that started and never ended is returned last, as a failed one.
+    """
+    problems = problems if problems is not None else []
+    started: dict[str, int] = {}
+    records: list[CallRecord] = []
+    for position, step in enumerate(steps):
+        payload = _get(step, "payload")
+        if _get(payload, "name") != STEP_NAME:
+            continue
+        event = _get(payload, "event_type")
+        if event == "CUSTOM_START":
+            started[str(_get(payload, "UUID"))] = position
+        elif event == "CUSTOM_END":
+            started.pop(str(_get(payload, "UUID")), None)
+            raw = _get(_get(_get(payload, "metadata"), "provided_metadata"), RECORD_KEY)
+            records.append(_read_record(raw, f"step {position}", problems))
+    for position in started.values():
+        problems.append(f"step {position}: the call started and never ended")
+        records.append(CallRecord(error="the call started and never ended"))
+    return records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question of a dataset as its trajectory shows it. Times are seconds since the epoch.
+
+    `started_at` and `ended_at` are `None` when the trajectory does not tell; `measured_on` says what they
+    span.
+    """
+
+    id: Any
+    calls: tuple[CallRecord, ...] = ()
+    started_at: float | None = None
+    ended_at: float | None = None
+    measured_on: str | None = None
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_trajectory(cls, question_id: Any, steps: Iterable[Any]) -> Question:
+        """Read a question from its intermediate steps (`IntermediateStep` objects or plain dicts)."""
+        steps = list(steps)
+        problems: list[str] = []
+        calls = records_from_trajectory(steps, problems)
+        started_at, ended_at, measured_on = _span(steps, problems)
+        return cls(
+            id=question_id,
+            calls=tuple(calls),
+            started_at=started_at,
+            ended_at=ended_at,
+            measured_on=measured_on,
+            problems=tuple(problems),
+        )
+
+    @property
+    def answered_calls(self) -> tuple[CallRecord, ...]:
+        """The calls that did not fail."""
+        return tuple(call for call in self.calls if not is_failed(call))
+
+
+@dataclass(slots=True, kw_only=True)
+class QuestionFigures:
+    """The countable facts of one question: what every evaluator reports and what the summary adds up.
+
+    Token sums cover the calls that say; `None` means that no call said. `workers` maps a worker id to the
+    number of calls it answered.
+    """
+
+    calls: int = 0
+    failed_calls: int = 0
+    calls_without_dynamo_data: int = 0
+    prefix_ids: list[str] = field(default_factory=list)
+    workers: dict[str, int] = field(default_factory=dict)
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, question: Question) -> QuestionFigures:
+        """Count a question's calls. A failed call is not counted as one without Dynamo data."""
+        answered = question.answered_calls
+        workers = Counter(str(call.worker_id) for call in answered if call.worker_id is not None)
+        return cls(
+            calls=len(question.calls),
+            failed_calls=len(question.calls) - len(answered),
+            calls_without_dynamo_data=sum(not call.has_dynamo_data for call in answered),
+            prefix_ids=sorted({call.prefix_id for call in question.calls if call.prefix_id is not None}),
+            workers=dict(sorted(workers.items())),
+            prompt_tokens=_total(call.prompt_tokens for call in answered),
+            cached_tokens=_total(call.cached_tokens for call in answered),
+            completion_tokens=_total(call.completion_tokens for call in answered),
+            started_at=question.started_at,
+            ended_at=question.ended_at,
+            problems=list(question.problems),
+        )
+
+    @classmethod
+    def from_reasoning(cls, reasoning: Any) -> QuestionFigures | None:
+        """The figures in an evaluator's saved `reasoning`, or `None` if it holds none."""
+        if not isinstance(reasoning, Mapping) or not isinstance(reasoning.get("calls"), int):
+            return None
+        known = {f.name: reasoning[f.name] for f in fields(cls) if f.name in reasoning}
+        try:
+            return _figures_adapter().validate_python(known)
+        except ValidationError:
+            return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON-ready data."""
+        return asdict(self)
+
+
+def _get(holder: Any, key: str) -> Any:
+    """`holder[key]` of a mapping or `holder.key` of an object; `None` when there is none."""
+    return holder.get(key) if isinstance(holder, Mapping) else getattr(holder, key, None)
+
+
+@cache
+def _record_adapter() -> TypeAdapter[CallRecord]:
+    return TypeAdapter(CallRecord)
+
+
+@cache
+def _figures_adapter() -> TypeAdapter[QuestionFigures]:
+    return TypeAdapter(QuestionFigures)
+
+
+def _read_record(raw: Any, where: str, problems: list[str]) -> CallRecord:
+    if not isinstance(raw, Mapping):
+        found = "nothing" if raw is None else type(raw).__name__
+        problems.append(f"{where}: expected the call's record under '{RECORD_KEY}', found {found}")
+        return CallRecord()
+    known = {f.name: raw[f.name] for f in fields(CallRecord) if f.name in raw}
+    while True:
+        try:
+            record = _record_adapter().validate_python(known)
+            break
+        except ValidationError as error:
+            # Each turn takes at least one named field away, so this ends with an empty record at the latest.
+            wrong = {str(detail["loc"][0]): detail["msg"] for detail in error.errors(include_url=False)}
+            problems.extend(
+                f"{where}: {name} is {_short(known.pop(name))} ({message}); taken as not known"
+                for name, message in wrong.items()
+            )
+    for spec in fields(record):
+        value = getattr(record, spec.name)
+        # Every number in a record is a count, an id, a time or a share.
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            problems.append(f"{where}: {spec.name} is {value!r}, not a number from 0 up; taken as not known")
+            setattr(record, spec.name, spec.default)
+    if (
+        record.prompt_tokens is not None
+        and record.cached_tokens is not None
+        and record.cached_tokens > record.prompt_tokens
+    ):
+        problems.append(
+            f"{where}: cached_tokens is {record.cached_tokens}, more than prompt_tokens "
+            f"({record.prompt_tokens}); taken as not known"
+        )
+        record.cached_tokens = None
+    return record
+
+
+def _span(steps: list[Any], problems: list[str]) -> tuple[float | None, float | None, str | None]:
+    """Start and end of a question.
+
+    The outermost workflow counts: the WORKFLOW_START that came first, with its own WORKFLOW_END (a workflow
+    called by another, or replayed from a remote one, lies inside it). A workflow that never ended has no
+    duration. Only trajectories saved without any workflow step are measured from the first to the last
+    recorded moment.
+    """
+    starts: dict[str, float] = {}
+    ends: dict[str, float] = {}
+    moments: list[float] = []
+    for step in steps:
+        payload = _get(step, "payload")
+        at = _time(_get(payload, "event_timestamp"))
+        if at is None:
+            continue
+        moments.append(at)
+        span_start = _time(_get(payload, "span_event_timestamp"))
+        if span_start is not None:
+            moments.append(span_start)
+        event = _get(payload, "event_type")
+        if event == "WORKFLOW_START":
+            starts[str(_get(payload, "UUID"))] = at
+        elif event == "WORKFLOW_END":
+            ends[str(_get(payload, "UUID"))] = at
+    if starts:
+        outermost = min(starts, key=starts.__getitem__)
+        end = ends.get(outermost)
+        if end is None:
+            problems.append("the workflow started and never ended")
+            return starts[outermost], None, None
+        if end < starts[outermost]:
+            problems.append("the workflow ended before it started: the clock was set back")
+            return None, None, None
+        return starts[outermost], end, MEASURED_ON_WORKFLOW
+    if len(set(moments)) < 2:
+        return None, None, None
+    return min(moments), max(moments), MEASURED_ON_STEPS
+
+
+def _time(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        return None
+    return float(value)
+
+
+def _total(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,33 @@
+"""`dynamo_worker_stickiness`: whether the calls of one question stay on one worker."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
+from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
+
+
+class WorkerStickinessConfig(DynamoMetricConfig, name="dynamo_worker_stickiness"):
+    """Share of a question's calls that its most used worker answered, 0 to 1; higher means stickier.
+
+    All statistics are over questions, each with equal weight. A question with one call scores 1 by nature;
+    n calls spread evenly over w workers score about 1/w.
+    """
+
+
+class WorkerStickiness(Metric):
+    """Counts the decode worker that Dynamo names in `nvext.worker_id`."""
+
+    unit: ClassVar[str] = "share"
+    better: ClassVar[Literal["higher", "lower"]] = "higher"
+    meaning: ClassVar[str] = "question's calls on its main worker"
+    needs: ClassVar[str] = "no answered call that names its worker"
+
+    def samples(self, question: Question) -> list[Sample]:
+        """One a question: calls on the most used worker over calls whose worker is known."""
+        workers = QuestionFigures.of(question).workers
+        return [Sample(max(workers.values()) / sum(workers.values()))] if workers else []
+
+
+register_metric(WorkerStickinessConfig, lambda config: WorkerStickiness())
