@@ -1,1 +1,41 @@
-"""The embedded Dynamo."""
+"""The embedded Dynamo: `LocalDynamo`, its config, and scripted answers.
+
+Importing this package is cheap; what starts processes is imported when `LocalDynamo` is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nat_dynamo_plugin.local.answers import (
+    ANNOTATION,
+    ScriptedAnswer,
+    ScriptedAnswerError,
+    current_scripted_answer,
+    scripted_answer,
+)
+
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.local.config import LocalDynamoConfig
+    from nat_dynamo_plugin.local.server import LocalDynamo, LocalDynamoError
+
+__all__ = [
+    "ANNOTATION",
+    "LocalDynamo",
+    "LocalDynamoConfig",
+    "LocalDynamoError",
+    "ScriptedAnswer",
+    "ScriptedAnswerError",
+    "current_scripted_answer",
+    "scripted_answer",
+]
+
+_LAZY = {"LocalDynamo": "server", "LocalDynamoError": "server", "LocalDynamoConfig": "config"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,232 @@
+"""Scripted answers: what the simulated engines say, so that real agents run without a model.
+
+An answer has a key. A caller says which answer the next calls get with a scope::
+
+    with scripted_answer("task-7/turn-0/step-2"):
+        await llm.ainvoke(messages)
+
+and the transport asks `current_scripted_answer()` and tells Dynamo through
+`nvext.annotations: ["output_replay_id:KEY"]`. The mocker answers an unknown key with random tokens and says nothing;
+`AnswerBook.check` is there to find that out first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+ANNOTATION = "output_replay_id"
+"""Name of the request annotation by which Dynamo's mocker finds an answer (Dynamo 1.6.0)."""
+
+_current: ContextVar[str | None] = ContextVar("nat_dynamo_scripted_answer", default=None)
+
+
+class ScriptedAnswerError(ValueError):
+    """A source of scripted answers cannot be used; the message names the place and the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedAnswer:
+    """One answer of the simulated model.
+
+    Attributes:
+        key: what a caller asks for it by; unique, not empty, without control characters.
+        content: the text, exactly as it shall come back; None or "" for none.
+        tool_calls: (name, arguments) of each call, in order; arguments are JSON-ready.
+    """
+
+    key: str
+    content: str | None = None
+    tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
+
+    def text(self) -> str:
+        """What the model "writes": the content, then each call in Hermes' tags."""
+        parts = [self.content] if self.content else []
+        for name, arguments in self.tool_calls:
+            call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False, allow_nan=False)
+            parts.append(f"<tool_call>\n{call}\n</tool_call>")
+        return "\n".join(parts)
+
+
+@contextmanager
+def scripted_answer(key: str | None) -> Iterator[None]:
+    """Let LLM calls inside the scope get the scripted answer `key`; None: no scripted answer.
+
+    Scopes nest and restore what was before. A task started inside the scope keeps its key.
+    """
+    token = _current.set(key)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_scripted_answer() -> str | None:
+    """The key of the scope this code runs in, or None."""
+    return _current.get()
+
+
+class AnswerBook:
+    """The scripted answers of one embedded Dynamo, by key."""
+
+    def __init__(self, answers: Iterable[ScriptedAnswer] = (), *, source: str = "scripted answers") -> None:
+        """Check and keep the answers.
+
+        Raises:
+            ScriptedAnswerError: a row is not as ScriptedAnswer says, or two have one key.
+        """
+        self.source = source
+        self.answers: dict[str, ScriptedAnswer] = {}
+        for number, answer in enumerate(answers, start=1):
+            self.add(answer, f"{source}, answer {number}")
+
+    def add(self, answer: ScriptedAnswer, place: str) -> None:
+        """Add one answer; `place` is named in errors."""
+        _check(answer, place)
+        if answer.key in self.answers:
+            raise ScriptedAnswerError(f"{place}: field 'key': {answer.key!r} is there already; keys must be unique")
+        self.answers[answer.key] = answer
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All keys."""
+        return frozenset(self.answers)
+
+    def check(self, key: str) -> None:
+        """Refuse a key that no answer has.
+
+        Raises:
+            ScriptedAnswerError: names the nearest key.
+        """
+        if key in self.answers:
+            return
+        near = difflib.get_close_matches(key, self.answers, n=1, cutoff=0.0)
+        hint = f"nearest key: {near[0]!r}" if near else "there are none"
+        raise ScriptedAnswerError(f"no scripted answer has the key {key!r} ({len(self.answers)} known); {hint}")
+
+    def replay_trace(self, tokenizer: Tokenizer, eos_token_id: int) -> Iterator[str]:
+        """The lines of the mocker's `--response-replay-trace-path` file (Mooncake trace with `output_token_ids`)."""
+        for answer in self.answers.values():
+            ids = [*tokenizer.encode(answer.text(), add_special_tokens=False).ids, eos_token_id]
+            row = {
+                "timestamp": 0,
+                "request_id": answer.key,
+                "input_length": 16,  # required by the format; the mocker takes the real prompt
+                "output_length": len(ids),
+                "output_token_ids": ids,
+                "hash_ids": [0],
+            }
+            yield json.dumps(row) + "\n"
+
+
+def load_answers(source: str) -> AnswerBook:
+    """Read `scripted_answers` of the config.
+
+    Args:
+        source: a JSON lines file with `key`, `content` and `tool_calls` (a list of `{"name", "arguments"}`) in each
+            row, or `package.module:callable`, called without arguments, that returns an iterable of ScriptedAnswer.
+
+    Raises:
+        ScriptedAnswerError: with the place (file and line) and the field.
+    """
+    path = Path(source).expanduser()
+    if path.exists() or ":" not in source:
+        return _from_file(path)
+    return _from_callable(source)
+
+
+def _from_callable(source: str) -> AnswerBook:
+    module_name, _, attribute = source.partition(":")
+    place = f"scripted_answers {source!r}"
+    try:
+        made = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            made = getattr(made, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ScriptedAnswerError(
+            f"{place}: {error}; give an existing JSON lines file or an importable `package.module:callable`"
+        ) from error
+    if not callable(made):
+        raise ScriptedAnswerError(f"{place}: not callable, but {type(made).__name__}")
+    answers = made()
+    if not isinstance(answers, Iterable):
+        raise ScriptedAnswerError(f"{place}: returned {type(answers).__name__}, not an iterable of ScriptedAnswer")
+    return AnswerBook(answers, source=place)
+
+
+def _from_file(path: Path) -> AnswerBook:
+    book = AnswerBook(source=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScriptedAnswerError(
+            f"scripted_answers: {str(path)!r} cannot be read: {error}; give a UTF-8 JSON lines file or "
+            "`package.module:callable`"
+        ) from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            book.add(_from_row(line, place), place)
+    return book
+
+
+def _from_row(line: str, place: str) -> ScriptedAnswer:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ScriptedAnswerError(f"{place}: not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ScriptedAnswerError(f"{place}: expected an object, got {type(row).__name__}")
+    for name in row:
+        if name not in ("key", "content", "tool_calls"):
+            near = difflib.get_close_matches(name, ("key", "content", "tool_calls"), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; allowed: 'key', 'content', 'tool_calls'"
+            raise ScriptedAnswerError(f"{place}: unknown field {name!r}{hint}")
+    if "key" not in row:
+        raise ScriptedAnswerError(f"{place}: field 'key' is missing")
+    calls = row.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise ScriptedAnswerError(f"{place}: field 'tool_calls': expected a list, got {type(calls).__name__}")
+    pairs = []
+    for index, call in enumerate(calls):
+        if not isinstance(call, dict) or call.keys() != {"name", "arguments"}:
+            raise ScriptedAnswerError(
+                f"{place}: field 'tool_calls[{index}]': expected an object with 'name' and 'arguments', got {call!r}"
+            )
+        pairs.append((call["name"], call["arguments"]))
+    return ScriptedAnswer(row["key"], row.get("content"), tuple(pairs))
+
+
+def _check(answer: ScriptedAnswer, place: str) -> None:
+    def bad(field: str, problem: str) -> ScriptedAnswerError:
+        return ScriptedAnswerError(f"{place}: field {field!r}: {problem}")
+
+    if not isinstance(answer, ScriptedAnswer):
+        raise ScriptedAnswerError(f"{place}: expected a ScriptedAnswer, got {type(answer).__name__}")
+    if not isinstance(answer.key, str) or not answer.key or not answer.key.isprintable():
+        raise bad("key", f"expected a non-empty printable string, got {answer.key!r}")
+    if answer.content is not None and not isinstance(answer.content, str):
+        raise bad("content", f"expected a string or null, got {type(answer.content).__name__}")
+    for index, (name, arguments) in enumerate(answer.tool_calls):
+        if not isinstance(name, str) or not name:
+            raise bad(f"tool_calls[{index}].name", f"expected a non-empty string, got {name!r}")
+        if not isinstance(arguments, Mapping):
+            raise bad(f"tool_calls[{index}].arguments", f"expected an object, got {type(arguments).__name__}")
+    if not answer.content and not answer.tool_calls:
+        raise bad("content", "empty, and there are no tool_calls either; an answer needs one of them")
+    try:
+        answer.text().encode()
+    except UnicodeEncodeError as error:
+        raise bad("content", f"cannot be written as UTF-8: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise bad("tool_calls", f"arguments are not JSON: {error}") from error
