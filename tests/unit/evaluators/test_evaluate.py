@@ -1,0 +1,305 @@
+"""Evaluators as NAT runs them: built from config, scored, written to a file, read by the optimizer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from nat.builder.evaluator import EvaluatorInfo
+from nat.cli.type_registry import GlobalTypeRegistry
+from nat.data_models.dataset_handler import EvalDatasetJsonConfig
+from nat.data_models.evaluator import EvalInput
+from nat.plugins.eval.data_models.evaluator_io import EvalOutput
+from nat.plugins.eval.dataset_handler.dataset_handler import DatasetHandler
+from nat.plugins.eval.eval_callbacks import build_eval_result
+from nat.plugins.eval.evaluator.atif_evaluator import AtifEvaluator, LegacyEvaluator
+from nat.plugins.eval.exporters.file_eval_callback import FileEvalCallback
+from pydantic import ValidationError
+from rich.console import Console
+
+from nat_dynamo_plugin.evaluators import register  # noqa: F401
+from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
+from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
+from nat_dynamo_plugin.evaluators.ttft import TtftConfig
+from nat_dynamo_plugin.evaluators.worker_stickiness import WorkerStickinessConfig
+from nat_dynamo_plugin.report import load_report, print_report
+from nat_dynamo_plugin.telemetry import CallRecord
+
+CONFIGS: list[type[DynamoMetricConfig]] = [
+    KvReuseConfig,
+    TtftConfig,
+    WorkerStickinessConfig,
+    QuestionLatencyConfig,
+]
+
+
+async def run(config: DynamoMetricConfig, eval_input: EvalInput) -> Any:
+    """Build the evaluator from NAT's registry and run it the way `nat eval` does."""
+    registered = GlobalTypeRegistry.get().get_evaluator(type(config))
+    async with registered.build_fn(config, None) as info:
+        assert isinstance(info, EvaluatorInfo)
+        assert isinstance(info, LegacyEvaluator)
+        assert not isinstance(info, AtifEvaluator)
+        return await info.evaluate_fn(eval_input)
+
+
+def save_like_nat(directory: Path, outputs: dict[str, Any], eval_input: EvalInput, step_filter: Any = None) -> None:
+    """Write an output directory with NAT's own serialiser and file writer."""
+    handler = DatasetHandler(EvalDatasetJsonConfig(), reps=1, concurrency=1)
+    FileEvalCallback().on_eval_complete(
+        build_eval_result(
+            eval_input_items=eval_input.eval_input_items,
+            evaluation_results=list(outputs.items()),
+            metric_scores={name: output.average_score for name, output in outputs.items()},
+            workflow_output_json=handler.publish_eval_input(eval_input, step_filter),
+            output_dir=directory,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("config_type", "name"),
+    [
+        (KvReuseConfig, "dynamo_kv_reuse"),
+        (TtftConfig, "dynamo_ttft"),
+        (WorkerStickinessConfig, "dynamo_worker_stickiness"),
+        (QuestionLatencyConfig, "dynamo_question_latency"),
+    ],
+)
+def test_registered_by_name(config_type: type[DynamoMetricConfig], name: str) -> None:
+    assert config_type.static_type() == name
+    assert GlobalTypeRegistry.get().get_evaluator(config_type).local_name == name
+
+
+class TestConfig:
+    def test_defaults(self) -> None:
+        config = KvReuseConfig()
+        assert (config.statistic, config.min_coverage) == ("mean", 0.9)
+
+    def test_yaml_form(self) -> None:
+        config = TtftConfig.model_validate({"_type": "dynamo_ttft", "statistic": "p95", "measured_at": "client"})
+        assert (config.statistic, config.measured_at, config.type) == ("p95", "client", "dynamo_ttft")
+
+    def test_round_trip_through_a_dump(self) -> None:
+        config = TtftConfig(statistic="p50")
+        for by_alias in (True, False):
+            assert TtftConfig.model_validate(config.model_dump(by_alias=by_alias)).statistic == "p50"
+
+    def test_misspelt_field_names_the_nearest(self) -> None:
+        with pytest.raises(ValidationError, match=r"'statistics' \(value 'p95'\).*did you mean 'statistic'"):
+            KvReuseConfig.model_validate({"_type": "dynamo_kv_reuse", "statistics": "p95"})
+
+    @pytest.mark.parametrize(
+        "bad", [{"statistic": "p99"}, {"min_coverage": 0}, {"min_coverage": 1.1}, {"measured_at": "proxy"}]
+    )
+    def test_out_of_range(self, bad: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError, match=next(iter(bad))):
+            TtftConfig.model_validate(bad)
+
+
+class TestScores:
+    async def test_question_and_dataset_use_one_rule(self, build: SimpleNamespace) -> None:
+        eval_input = build.eval_input(
+            a=build.question(build.served(prompt_tokens=100, cached_tokens=0)),
+            b=build.question(
+                build.served(prompt_tokens=100, cached_tokens=80), build.served(prompt_tokens=200, cached_tokens=160)
+            ),
+        )
+        output = await run(KvReuseConfig(), eval_input)
+        assert [item.score for item in output.eval_output_items] == [0.0, 0.8]
+        # Weighted by tokens, not the 0.4 that a mean of the two questions would be.
+        assert output.average_score == 240 / 400
+        assert output.metric.samples == 3
+
+    async def test_average_is_not_rounded(self, build: SimpleNamespace) -> None:
+        question = build.question(build.served(prompt_tokens=30_000, cached_tokens=20_001))
+        output = await run(KvReuseConfig(), build.eval_input(a=question))
+        assert output.average_score == 20_001 / 30_000
+
+    async def test_percentile_is_over_all_calls(self, build: SimpleNamespace) -> None:
+        eval_input = build.eval_input(
+            **{
+                f"q{n}": build.question(*(build.served(server_ttft_ms=float(10 * n + m)) for m in range(10)))
+                for n in range(10)
+            }
+        )
+        output = await run(TtftConfig(statistic="p95"), eval_input)
+        assert output.average_score == pytest.approx(94.05)
+        assert output.eval_output_items[0].score == pytest.approx(8.55)
+
+    async def test_latency_and_stickiness_are_over_questions(self, build: SimpleNamespace) -> None:
+        eval_input = build.eval_input(
+            a=build.question(*(build.served(worker_id=w) for w in (1, 1, 1, 2)), seconds=1.0),
+            b=build.question(build.served(worker_id=1), seconds=4.0),
+        )
+        assert (await run(WorkerStickinessConfig(), eval_input)).average_score == (0.75 + 1) / 2
+        assert (await run(QuestionLatencyConfig(), eval_input)).average_score == 2.5
+
+    async def test_reasoning_has_the_figures(self, build: SimpleNamespace) -> None:
+        eval_input = build.eval_input(
+            a=build.question(
+                build.served(worker_id=3, prefix_id="eval-a"),
+                CallRecord(prefix_id="eval-a", status=200),
+                CallRecord(prefix_id="eval-a", status=503, error="unavailable"),
+                {"prompt_tokens": "?"},
+            )
+        )
+        (item,) = (await run(KvReuseConfig(), eval_input)).eval_output_items
+        reasoning = item.reasoning
+        assert item.score == 0.5
+        assert {
+            "calls": 4,
+            "failed_calls": 1,
+            "calls_without_dynamo_data": 2,
+            "samples": 1,
+            "prefix_ids": ["eval-a"],
+            "workers": {"3": 1},
+            "prompt_tokens": 100,
+            "cached_tokens": 50,
+            "unit": "share",
+            "statistic": "mean",
+        }.items() <= reasoning.items()
+        assert len(reasoning["problems"]) == 1
+        assert "no_score_because" not in reasoning
+
+
+class TestMissingData:
+    async def test_question_without_data_is_left_out_and_says_so(
+        self, build: SimpleNamespace, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        questions = {f"q{n}": build.question(build.served(server_ttft_ms=30.0)) for n in range(9)}
+        eval_input = build.eval_input(**questions, silent=build.question(CallRecord(status=200)))
+        with caplog.at_level(logging.WARNING):
+            output = await run(TtftConfig(), eval_input)
+        assert output.average_score == 30.0
+        last = output.eval_output_items[-1]
+        assert last.score is None
+        assert "without Dynamo data" in last.error
+        assert last.reasoning["no_score_because"] == last.error
+        assert "9 of 10" in output.metric.problem
+        assert "9 of 10" in caplog.text
+
+    @pytest.mark.parametrize("config_type", CONFIGS)
+    async def test_no_data_at_all_is_nan_and_an_error(
+        self, build: SimpleNamespace, config_type: type[DynamoMetricConfig], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # What NAT leaves of a workflow that raised: no trajectory.
+        with caplog.at_level(logging.ERROR):
+            output = await run(config_type(), build.eval_input(a=[], b=[]))
+        assert math.isnan(output.average_score)
+        assert [item.score for item in output.eval_output_items] == [None, None]
+        assert config_type.static_type() in caplog.text
+        assert "0 of 2" in caplog.text
+
+    async def test_empty_dataset(self, build: SimpleNamespace) -> None:
+        output = await run(TtftConfig(), build.eval_input())
+        assert math.isnan(output.average_score)
+        assert "empty" in output.metric.problem
+
+    @pytest.mark.parametrize(("min_coverage", "finite"), [(0.5, True), (0.51, False)])
+    async def test_min_coverage(self, build: SimpleNamespace, min_coverage: float, finite: bool) -> None:
+        eval_input = build.eval_input(a=build.question(build.served()), b=[])
+        output = await run(TtftConfig(min_coverage=min_coverage), eval_input)
+        assert math.isfinite(output.average_score) is finite
+
+    async def test_optimizer_never_prefers_missing_telemetry(self, build: SimpleNamespace) -> None:
+        """What NAT's optimizer does with `average_score`: average the repetitions, hand them to Optuna."""
+        with_data = build.eval_input(a=build.question(build.served(server_ttft_ms=50.0)))
+        without = build.eval_input(a=build.question(CallRecord(status=200)))
+        scores = {
+            good: [
+                (await run(TtftConfig(), with_data)).average_score,
+                (await run(TtftConfig(), with_data if good else without)).average_score,
+            ]
+            for good in (True, False)
+        }
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(
+            directions=["minimize"], sampler=optuna.samplers.GridSampler({"good": [True, False]}, seed=0)
+        )
+        study.optimize(lambda t: [sum(scores[t.suggest_categorical("good", [True, False])]) / 2], n_trials=2)
+        assert {(t.params["good"], t.state.name) for t in study.trials} == {(True, "COMPLETE"), (False, "FAIL")}
+        assert [t.params for t in study.best_trials] == [{"good": True}]
+
+
+class TestSavedFiles:
+    @pytest.mark.parametrize("statistic", ["mean", "p95"])
+    async def test_round_trip_through_nats_writer(self, build: SimpleNamespace, tmp_path: Path, statistic: Any) -> None:
+        eval_input = build.eval_input(
+            a=build.question(build.served(worker_id=1, prefix_id="a"), seconds=1.0),
+            b=build.question(build.served(worker_id=2, prefix_id="b"), start=build.T0 + 1, seconds=2.0),
+        )
+        outputs = {f"my_{c.static_type()}": await run(c(statistic=statistic), eval_input) for c in CONFIGS}
+        save_like_nat(tmp_path, outputs, eval_input)
+        for name, output in outputs.items():
+            read = EvalOutput.model_validate_json((tmp_path / f"{name}_output.json").read_text())
+            assert read.average_score == output.average_score
+            assert [i.score for i in read.eval_output_items] == [i.score for i in output.eval_output_items]
+            assert [i.reasoning for i in read.eval_output_items] == [i.reasoning for i in output.eval_output_items]
+        report = load_report(tmp_path)
+        assert {row.name: row.value for row in report.metrics} == {
+            name: output.average_score for name, output in outputs.items()
+        }
+        assert {row.statistic for row in report.metrics} == {statistic}
+        assert report.wall_time_s == 3.0
+
+    async def test_no_average_is_null_in_strict_json(self, build: SimpleNamespace, tmp_path: Path) -> None:
+        eval_input = build.eval_input(a=build.question(CallRecord(status=200)))
+        save_like_nat(tmp_path, {"ttft": await run(TtftConfig(), eval_input)}, eval_input)
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is not JSON")
+
+        saved = json.loads((tmp_path / "ttft_output.json").read_text(), parse_constant=refuse)
+        assert saved["average_score"] is None
+        assert "0 of 1" in saved["metric"]["problem"]
+        (row,) = load_report(tmp_path).metrics
+        assert row.value is None
+        assert row.problem == saved["metric"]["problem"]
+
+    @pytest.mark.parametrize("step_filter", [None, []])
+    async def test_counts_with_and_without_saved_custom_steps(
+        self, build: SimpleNamespace, tmp_path: Path, step_filter: Any
+    ) -> None:
+        """NAT's default filter (`None`) drops custom steps, `[]` keeps all steps. The counts are the same."""
+        eval_input = build.eval_input(
+            a=build.question(build.served(worker_id=1, prefix_id="a"), build.served(worker_id=2, prefix_id="a")),
+            b=build.question(build.served(worker_id=1, prefix_id="b"), CallRecord(status=503, error="down")),
+        )
+        save_like_nat(tmp_path, {"reuse": await run(KvReuseConfig(), eval_input)}, eval_input, step_filter)
+        assert ("CUSTOM_END" in (tmp_path / "workflow_output.json").read_text()) == (step_filter == [])
+        report = load_report(tmp_path)
+        assert [(f.calls, f.failed_calls, f.prefix_ids) for f in report.figures] == [(2, 0, ["a"]), (2, 1, ["b"])]
+        assert [f.workers for f in report.figures] == [{"1": 1, "2": 1}, {"1": 1}]
+
+    async def test_saved_trajectories_can_be_evaluated_again(self, build: SimpleNamespace, tmp_path: Path) -> None:
+        eval_input = build.eval_input(a=build.question(build.served(server_ttft_ms=12.5)))
+        first = await run(TtftConfig(), eval_input)
+        save_like_nat(tmp_path, {"ttft": first}, eval_input, [])
+        handler = DatasetHandler(EvalDatasetJsonConfig(), reps=1, concurrency=1)
+        again = handler.get_eval_input_from_dataset(str(tmp_path / "workflow_output.json"))
+        assert (await run(TtftConfig(), again)).average_score == first.average_score == 12.5
+
+    async def test_printed(self, build: SimpleNamespace, tmp_path: Path) -> None:
+        eval_input = build.eval_input(a=build.question(build.served(), build.served()))
+        save_like_nat(tmp_path, {c.static_type(): await run(c(), eval_input) for c in CONFIGS}, eval_input)
+        console = Console(width=80, record=True, file=sys.stderr, force_terminal=False)
+        print_report(load_report(tmp_path), console)
+        text = console.export_text()
+        for expected in ("50.0 %", "20.0 ms", "100.0 %", "2.00 s", "2 (0 failed", "200 prompt (100 cached)"):
+            assert expected in text
+
+
+def test_evaluation_needs_no_running_loop_of_its_own(build: SimpleNamespace) -> None:
+    """Each optimizer trial is a fresh event loop; the registered evaluator must not hold on to one."""
+    eval_input = build.eval_input(a=build.question(build.served()))
+    assert [asyncio.run(run(TtftConfig(), eval_input)).average_score for _ in range(2)] == [20.0, 20.0]

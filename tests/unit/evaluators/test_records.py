@@ -1,0 +1,208 @@
+"""Reading call records back from trajectories, whatever state they are in."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nat.builder.context import Context
+from nat.data_models.intermediate_step import IntermediateStep
+
+from nat_dynamo_plugin.evaluators.records import (
+    MEASURED_ON_STEPS,
+    MEASURED_ON_WORKFLOW,
+    Question,
+    QuestionFigures,
+    is_failed,
+    records_from_trajectory,
+)
+from nat_dynamo_plugin.telemetry import RECORD_KEY, CallRecord
+
+
+@pytest.mark.parametrize("as_model", [True, False])
+def test_record_survives_nat_eval_and_json(build: SimpleNamespace, as_model: bool) -> None:
+    record = build.served(function_path=("workflow", "agent"), hints={"osl": 128}, wire=("headers",))
+    steps = build.call_steps(record, as_model=as_model)
+    problems: list[str] = []
+    assert records_from_trajectory(steps, problems) == [record]
+    assert records_from_trajectory(build.as_nat_eval_sees(steps), problems) == [record]
+    saved = json.loads(json.dumps([s.model_dump() for s in steps], default=str))
+    assert records_from_trajectory(saved, problems) == [record]
+    assert problems == []
+
+
+def test_reads_what_the_exporter_pushes(build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    nat_steps = pytest.importorskip("nat_dynamo_plugin.instrumentation.nat_steps")
+    monkeypatch.setattr(type(Context.get()), "workflow_run_id", property(lambda self: "run"))
+    seen: list[IntermediateStep] = []
+    subscription = Context.get().intermediate_step_manager.subscribe(seen.append)
+    record = build.served(started_at=build.T0, client_total_ms=30.0)
+    try:
+        nat_steps.export(record)
+    finally:
+        subscription.unsubscribe()
+    assert records_from_trajectory(seen) == [record]
+
+
+def test_other_steps_are_ignored(build: SimpleNamespace) -> None:
+    steps = [
+        build.step("CUSTOM_START", build.T0, name="someone else's", uuid="x"),
+        build.step("CUSTOM_END", build.T0 + 1, name="someone else's", uuid="x"),
+        build.step("LLM_START", build.T0, uuid="y"),
+        build.step("LLM_END", build.T0 + 1, uuid="y"),
+    ]
+    problems: list[str] = []
+    assert records_from_trajectory(steps, problems) == []
+    assert problems == []
+
+
+def test_unknown_keys_of_a_newer_version_are_ignored(build: SimpleNamespace) -> None:
+    raw = build.served().to_dict() | {"invented_later": {"a": 1}}
+    problems: list[str] = []
+    assert records_from_trajectory(build.call_steps(raw), problems) == [build.served()]
+    assert problems == []
+
+
+@pytest.mark.parametrize("raw", [None, "text", 3, ["list"]])
+def test_call_without_record_is_counted_and_named(build: SimpleNamespace, raw: object) -> None:
+    problems: list[str] = []
+    (record,) = records_from_trajectory(build.call_steps(raw), problems)
+    assert record == CallRecord()
+    assert len(problems) == 1
+    assert RECORD_KEY in problems[0]
+    assert "step 1" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt_tokens", "many"),
+        ("prompt_tokens", -1),
+        ("server_ttft_ms", math.nan),
+        ("server_ttft_ms", "nan"),
+        ("client_ttft_ms", math.inf),
+        ("worker_id", {"decode": 1}),
+        ("error", ["a", "list"]),
+    ],
+)
+def test_bad_field_is_dropped_and_the_rest_kept(build: SimpleNamespace, name: str, value: object) -> None:
+    raw = build.served().to_dict() | {name: value, "cached_tokens": None}
+    problems: list[str] = []
+    (record,) = records_from_trajectory(build.call_steps(raw), problems)
+    assert record == build.served(**{name: None}, cached_tokens=None)
+    assert len(problems) == 1
+    assert name in problems[0]
+
+
+def test_more_cached_than_prompt_tokens_is_not_believed(build: SimpleNamespace) -> None:
+    problems: list[str] = []
+    call = build.served(prompt_tokens=10, cached_tokens=11)
+    (record,) = records_from_trajectory(build.call_steps(call), problems)
+    assert record.cached_tokens is None
+    assert "11" in problems[0]
+
+
+def test_call_that_never_ended_is_a_failed_call(build: SimpleNamespace) -> None:
+    start, _ = build.call_steps(build.served())
+    question = Question.from_trajectory("q", [start, *build.call_steps(build.served())])
+    assert [is_failed(call) for call in question.calls] == [False, True]
+    figures = QuestionFigures.of(question)
+    assert (figures.calls, figures.failed_calls, figures.calls_without_dynamo_data) == (2, 1, 0)
+    assert "never ended" in figures.problems[0]
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_field_names = st.sampled_from([*CallRecord.__dataclass_fields__, "unheard_of"])
+
+
+@given(raw=_json | st.dictionaries(_field_names, _json, max_size=8))
+def test_any_record_is_one_call_with_sound_numbers(build: SimpleNamespace, raw: object) -> None:
+    question = Question.from_trajectory("q", build.call_steps(raw))
+    (record,) = question.calls
+    for name in CallRecord.__dataclass_fields__:
+        value = getattr(record, name)
+        assert not isinstance(value, float) or (math.isfinite(value) and value >= 0), name
+    json.dumps(QuestionFigures.of(question).to_dict(), allow_nan=False)
+
+
+@given(steps=st.lists(_json | st.fixed_dictionaries({"payload": _json}), max_size=4))
+def test_any_saved_trajectory_is_readable(steps: list[object]) -> None:
+    Question.from_trajectory("q", steps)
+
+
+def test_figures_count_and_read_back(build: SimpleNamespace) -> None:
+    steps = build.question(
+        build.served(worker_id=1, prefix_id="a"),
+        build.served(worker_id=1, prefix_id="a"),
+        build.served(worker_id=2, prefix_id="b"),
+        CallRecord(prefix_id="a", prompt_tokens=5, status=200),
+        CallRecord(prefix_id="a", status=529, error="overloaded"),
+    )
+    figures = QuestionFigures.of(Question.from_trajectory("q", steps))
+    assert figures == QuestionFigures(
+        calls=5,
+        failed_calls=1,
+        calls_without_dynamo_data=1,
+        prefix_ids=["a", "b"],
+        workers={"1": 2, "2": 1},
+        prompt_tokens=305,
+        cached_tokens=150,
+        completion_tokens=30,
+        started_at=build.T0,
+        ended_at=build.T0 + 2,
+    )
+    reasoning = json.loads(json.dumps({**figures.to_dict(), "statistic": "mean"}))
+    assert QuestionFigures.from_reasoning(reasoning) == figures
+
+
+@pytest.mark.parametrize(
+    "reasoning", [None, "free text", {"error": "x"}, {"calls": "nine"}, {"calls": 1, "workers": 3}]
+)
+def test_foreign_reasoning_has_no_figures(reasoning: object) -> None:
+    assert QuestionFigures.from_reasoning(reasoning) is None
+
+
+class TestQuestionTime:
+    def test_outermost_workflow(self, build: SimpleNamespace) -> None:
+        inner = [
+            build.step("WORKFLOW_START", build.T0 + 1, uuid="inner"),
+            build.step("WORKFLOW_END", build.T0 + 9, uuid="inner"),
+        ]
+        # Replayed steps may come in late, after the outer end.
+        steps = [*build.workflow(seconds=5.0), *inner]
+        question = Question.from_trajectory("q", steps)
+        assert (question.started_at, question.ended_at) == (build.T0, build.T0 + 5)
+        assert question.measured_on == MEASURED_ON_WORKFLOW
+
+    def test_unfinished_workflow_has_no_end(self, build: SimpleNamespace) -> None:
+        steps = build.question(build.served())[:-1]
+        question = Question.from_trajectory("q", steps)
+        assert question.ended_at is None
+        assert any("never ended" in problem for problem in question.problems)
+
+    def test_clock_set_back(self, build: SimpleNamespace) -> None:
+        question = Question.from_trajectory("q", build.workflow(seconds=-3.0))
+        assert (question.started_at, question.ended_at) == (None, None)
+        assert any("clock" in problem for problem in question.problems)
+
+    def test_saved_without_workflow_steps(self, build: SimpleNamespace) -> None:
+        steps = [
+            build.step("LLM_END", build.T0 + 1, uuid="a", span_event_timestamp=build.T0),
+            build.step("TOOL_END", build.T0 + 4, uuid="b", span_event_timestamp=build.T0 + 2),
+        ]
+        question = Question.from_trajectory("q", steps)
+        assert (question.started_at, question.ended_at) == (build.T0, build.T0 + 4)
+        assert question.measured_on == MEASURED_ON_STEPS
+
+    @pytest.mark.parametrize("events", [[], ["LLM_END"]])
+    def test_too_little_to_tell(self, build: SimpleNamespace, events: list[str]) -> None:
+        question = Question.from_trajectory("q", [build.step(event, build.T0) for event in events])
+        assert (question.started_at, question.ended_at, question.measured_on) == (None, None, None)
