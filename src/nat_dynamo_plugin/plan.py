@@ -1,0 +1,93 @@
+"""From hints and a call's place in its chain to a ServingPlan: what we ask of the server for this call. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .hints import PrefixHints, iat_ms, osl_tokens
+from .prefix import CallIdentity
+
+WARM_MIN_IAT_MS = 100
+"""Shortest time between calls, in ms, for which warming the next turn is asked for; see `pays_to_warm`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPlan:
+    """What we ask of the server for one call.
+
+    Attributes:
+        identity: whose call it is.
+        call_index: 0 for the chain's first call.
+        hints: the hints the plan was made of, for dialects that say them as they are.
+        session_id: the session to stick to, or `None` to let the router choose freely.
+        parent_session_id: the chain that called this one.
+        last_call: whether this is known to be the chain's last call.
+        expected_output_tokens: output tokens expected of this call.
+        speculative_prefill: whether to warm the next turn's prefix after this call.
+        priority: i32, higher first, or `None` where nothing is known that differs between calls.
+        latency_sensitivity: NAT's latency sensitivity, if a caller or a prediction gave one.
+    """
+
+    identity: CallIdentity
+    call_index: int
+    hints: PrefixHints
+    session_id: str | None
+    parent_session_id: str | None
+    last_call: bool
+    expected_output_tokens: int | None
+    speculative_prefill: bool
+    priority: int | None
+    latency_sensitivity: float | None
+
+
+def calls_to_come(hints: PrefixHints, call_index: int) -> float | None:
+    """Calls expected after this one, 0 or more; `None` if no total is given.
+
+    A source that predicts the remaining calls is believed; otherwise it is the total less the calls made. A chain that
+    has outrun its total has shown the total to be wrong, so nothing is claimed about it any more.
+    """
+    if hints.remaining_calls is not None:
+        return max(0.0, hints.remaining_calls)
+    if hints.total_requests is None or call_index >= hints.total_requests:
+        return None
+    return float(hints.total_requests - call_index - 1)
+
+
+def pays_to_warm(hints: PrefixHints, call_index: int) -> bool:
+    """Whether the server should prefill the next turn's prefix as soon as this answer is out.
+
+    Warming needs a next call to exist, and time before it comes: in a rapid burst (`iat` below
+    `WARM_MIN_IAT_MS`) the next call is there before the warm-up is done and both then prefill the same tokens.
+    """
+    to_come = calls_to_come(hints, call_index)
+    if to_come is None or to_come < 0.5:
+        return False
+    return hints.iat is not None and iat_ms(hints.iat) >= WARM_MIN_IAT_MS
+
+
+def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int) -> ServingPlan:
+    """Decide what to ask of the server for one call.
+
+    - A prefix of one request has nothing to come back for: no session, so the router may balance freely.
+    - The last call is marked only where the total is knowledge about this chain, not a constant of the config.
+    - A priority is sent only if a source knows one; a constant for every question would only add load.
+
+    Args:
+        identity: whose call it is.
+        hints: the resolved hints.
+        call_index: 0 for the chain's first call.
+    """
+    sticky = hints.total_requests != 1
+    last = hints.total_is_known and calls_to_come(hints, call_index) == 0
+    return ServingPlan(
+        identity=identity,
+        call_index=call_index,
+        hints=hints,
+        session_id=identity.session_id if sticky else None,
+        parent_session_id=identity.parent_session_id if sticky else None,
+        last_call=last,
+        expected_output_tokens=None if hints.osl is None else osl_tokens(hints.osl),
+        speculative_prefill=sticky and pays_to_warm(hints, call_index),
+        priority=hints.priority,
+        latency_sensitivity=hints.latency_sensitivity,
+    )

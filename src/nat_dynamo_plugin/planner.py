@@ -1,0 +1,179 @@
+"""Planner: gathers who calls and what is expected, counts the calls of each chain, and makes the plan.
+
+One planner serves one LLM of a config, whatever clients are made of it, so that its counters are one truth.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from cachetools import TTLCache
+from nat.builder.context import Context
+
+from .config import DynamoModelConfig
+from .hints import CallPrediction, DynamoHints, PrefixHints, resolve_hints
+from .plan import ServingPlan, make_plan
+from .prefix import CallIdentity, PrefixTemplate, current_identity
+from .wire import Dialect, WireFields, load_dialects
+
+logger = logging.getLogger(__name__)
+
+MAX_CHAINS = 16_384
+"""Chains whose calls are counted at once; the least recently used is forgotten first."""
+CHAIN_TTL_S = 3600.0
+"""Seconds after a chain's last call until its counter is forgotten."""
+
+
+class PredictionLookup(Protocol):
+    """What we use of NAT's prediction trie: a prediction by function path and 1-based call index."""
+
+    def __call__(self, path: list[str], call_index: int) -> CallPrediction | None:
+        """The prediction for a call, if there is one."""
+
+
+class CallCounters:
+    """How many calls each chain has made: bounded in number and age, safe across threads."""
+
+    def __init__(self, max_chains: int = MAX_CHAINS, ttl_s: float = CHAIN_TTL_S) -> None:
+        self._counts: TTLCache[str, int] = TTLCache(maxsize=max_chains, ttl=ttl_s)
+        self._lock = threading.Lock()
+
+    def next_index(self, chain: str) -> int:
+        """0 for the chain's first call, then 1, 2, ..."""
+        with self._lock:
+            index = self._counts.get(chain, 0)
+            self._counts[chain] = index + 1
+        return index
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+class Planner:
+    """Makes the plan of each call of one LLM.
+
+    Args:
+        template: the client's `prefix_template`.
+        hints: the config's hints.
+        dialects: how plans are said.
+        wire_names: the dialects' names, for telemetry.
+        predictions: what a profile predicts, if there is one.
+        max_sensitivity: largest latency sensitivity that is sent.
+    """
+
+    def __init__(
+        self,
+        template: PrefixTemplate,
+        hints: PrefixHints,
+        *,
+        dialects: tuple[Dialect, ...],
+        wire_names: tuple[str, ...] = (),
+        predictions: PredictionLookup | None = None,
+        max_sensitivity: int = 1000,
+    ) -> None:
+        self._template = template
+        self._hints = hints
+        self._dialects = dialects
+        self.wire_names = wire_names
+        self._predictions = predictions
+        self._max_sensitivity = max_sensitivity
+        self._counters = CallCounters()
+
+    @classmethod
+    def from_config(cls, config: DynamoModelConfig) -> Planner | None:
+        """The planner of a config, or `None` where prefixes and hints are turned off.
+
+        Raises:
+            ValueError: if the prediction trie can not be read.
+        """
+        if not config.hints_enabled or config.prefix_template is None:
+            return None
+        return cls(
+            PrefixTemplate(config.prefix_template),
+            config.prefix_hints,
+            dialects=load_dialects(config.prefix_wire),
+            wire_names=tuple(config.prefix_wire),
+            predictions=load_predictions(config) if config.prefix_predictions else None,
+            max_sensitivity=config.max_sensitivity,
+        )
+
+    def plan_call(self) -> ServingPlan:
+        """The plan of a call made now, from this context; counts the call."""
+        identity = current_identity(self._template)
+        index = self._counters.next_index(identity.session_id)
+        return make_plan(identity, self._resolve(identity, index), index)
+
+    def _resolve(self, identity: CallIdentity, call_index: int) -> PrefixHints:
+        context = Context.get()
+        prediction = None
+        if self._predictions is not None:
+            try:
+                prediction = self._predictions(list(identity.function_path), call_index + 1)
+            except Exception:
+                # A hint must never make a call fail.
+                logger.warning("The prediction trie failed for %s", identity.function_path, exc_info=True)
+        sensitivity = (
+            max(0, min(context.latency_sensitivity, self._max_sensitivity))
+            if context.has_manual_latency_sensitivity
+            else None
+        )
+        return resolve_hints(
+            config=self._hints,
+            call_index=call_index,
+            scope=DynamoHints.current(),
+            prediction=prediction,
+            manual_sensitivity=sensitivity,
+        )
+
+    def say(self, plan: ServingPlan) -> WireFields:
+        """The plan in all of this planner's dialects."""
+        said = [dialect(plan) for dialect in self._dialects]
+        if len(said) == 1:
+            return said[0]
+        return WireFields(
+            tuple(h for fields in said for h in fields.headers),
+            tuple(h for fields in said for h in fields.agent_hints),
+            tuple(a for fields in said for a in fields.annotations),
+        )
+
+
+def load_predictions(config: DynamoModelConfig) -> PredictionLookup:
+    """NAT's own reader of a prediction trie, as a lookup.
+
+    Raises:
+        ValueError: if the file is missing or no prediction trie.
+    """
+    from nat.profiler.prediction_trie import load_prediction_trie
+    from nat.profiler.prediction_trie.trie_lookup import PredictionTrieLookup
+
+    path = config.prefix_predictions
+    assert path is not None
+    try:
+        find = PredictionTrieLookup(load_prediction_trie(path)).find
+    except FileNotFoundError:
+        raise ValueError(f"prefix_predictions={str(path)!r}: there is no such file") from None
+    except Exception as error:
+        raise ValueError(f"prefix_predictions={str(path)!r} is no prediction trie: {error}") from error
+    return _as_lookup(find)
+
+
+def _as_lookup(find: Callable[..., object]) -> PredictionLookup:
+    from nat.profiler.prediction_trie.data_models import LLMCallPrediction
+
+    def lookup(path: list[str], call_index: int) -> CallPrediction | None:
+        found = find(path, call_index)
+        if not isinstance(found, LLMCallPrediction):
+            return None
+        sensitivity = found.latency_sensitivity
+        # A metric without samples is a default of zeros, not a prediction.
+        return CallPrediction(
+            remaining_calls=found.remaining_calls.mean if found.remaining_calls.sample_count else None,
+            output_tokens=round(found.output_tokens.p90) or None,
+            interarrival_ms=round(found.interarrival_ms.mean) or None,
+            latency_sensitivity=None if sensitivity is None else float(sensitivity),
+        )
+
+    return lookup
