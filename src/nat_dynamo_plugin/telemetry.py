@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 STEP_NAME = "dynamo_llm_call"
 """Name of the NAT intermediate step (CUSTOM_START/CUSTOM_END) that carries a call's record in its metadata."""
@@ -54,3 +58,44 @@ class CallRecord:
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-ready data."""
         return asdict(self)
+
+
+Emit = Callable[[CallRecord], None]
+"""Where a finished record goes. Must not raise and must not block."""
+
+
+class _Exporters:
+    """The exporters of this process. A snapshot is iterated, so that changing them is safe at any time."""
+
+    def __init__(self) -> None:
+        self.current: tuple[Emit, ...] | None = None
+
+
+_exporters = _Exporters()
+
+
+def set_exporters(exporters: Sequence[Emit] | None) -> None:
+    """Choose where records go; `None` goes back to the default (`instrumentation.default_exporters`)."""
+    _exporters.current = None if exporters is None else tuple(exporters)
+
+
+def add_exporter(exporter: Emit) -> None:
+    """Send records to one more place, besides those that have them already."""
+    _exporters.current = (*_active(), exporter)
+
+
+def _active() -> tuple[Emit, ...]:
+    if _exporters.current is None:
+        from .instrumentation import default_exporters
+
+        _exporters.current = default_exporters()
+    return _exporters.current
+
+
+def emit(record: CallRecord) -> None:
+    """Hand a finished record to every exporter. An exporter that fails is logged; the call goes on."""
+    for exporter in _active():
+        try:
+            exporter(record)
+        except Exception:
+            logger.warning("The telemetry exporter %r failed", exporter, exc_info=True)
