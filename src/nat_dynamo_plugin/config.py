@@ -1,0 +1,227 @@
+"""DynamoModelConfig: what a user writes in YAML under `_type: dynamo`, and every error that can come of it."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nat.data_models.optimizable import OptimizableField, SearchSpace
+from nat.llm.openai_llm import OpenAIModelConfig
+from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
+
+from .hints import PrefixHints, PrefixLevel, parse_level_or_number
+from .local.config import LocalDynamoConfig
+from .prefix import check_template
+from .wire import DEFAULT_WIRE, check_dialects
+
+if TYPE_CHECKING:
+    from .provider import Service
+
+EMBEDDED_MODEL_NAME = "embedded-dynamo"
+"""`model_name` of an embedded Dynamo, where the config gives none."""
+
+EMBEDDED_MAX_TOKENS = 1024
+"""`max_tokens` on an embedded Dynamo, where the config gives none: its simulated engines refuse calls without it."""
+
+# NAT 1.9's names of our fields.
+_ALIASES = {
+    "nvext_prefix_id_template": "prefix_template",
+    "nvext_prefix_total_requests": "prefix_total_requests",
+    "nvext_prefix_osl": "prefix_osl",
+    "nvext_prefix_iat": "prefix_iat",
+    "nvext_prediction_trie_path": "prefix_predictions",
+    "prediction_trie_path": "prefix_predictions",
+    "nvext_max_sensitivity": "max_sensitivity",
+}
+# NAT 1.9's fields that stock Dynamo has no use for. They are taken, so that a 1.9 config loads, and do nothing:
+# `nvext.cache_control` is answered with 400 by Dynamo 1.6.0.
+_OBSOLETE = ("nvext_cache_pin_type", "nvext_cache_control_mode")
+_OWN_PREFIXES = re.compile(r"^(prefix|nvext|dynamo)_")
+
+# `request_timeout` belongs to OpenAI's fields in 1.9, but the documented 1.4 list has it.
+_DYNAMO_FIELDS = frozenset(
+    {
+        "prefix_template",
+        "prefix_total_requests",
+        "prefix_osl",
+        "prefix_iat",
+        "prefix_predictions",
+        "prefix_wire",
+        "request_timeout",
+        "connect_timeout",
+        "pool_timeout",
+        "max_connections",
+        "http2",
+        "max_sensitivity",
+        "local",
+    }
+)
+
+
+class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-arg]
+    """An LLM served by NVIDIA Dynamo, with one prefix identity a question and hints about the work to come.
+
+    Give either `base_url` (a cluster) or `local` (an embedded Dynamo with simulated engines). Everything that NAT's
+    `_type: openai` takes is taken too; its extra fields go to the framework as OpenAI arguments. API keys belong into
+    environment variables (`OPENAI_API_KEY`), not into the config.
+    """
+
+    prefix_template: str | None = Field(
+        default="nat-dynamo-{uuid}",
+        description="The prefix id of calls made outside any question, conversation or scope. Placeholders: {uuid} "
+        "(once a client), {run}, {conversation}, {function}. A template with {run} or {conversation} shapes every "
+        "automatic id. null turns prefixes and hints off.",
+    )
+    prefix_total_requests: int = OptimizableField(
+        default=10,
+        ge=1,
+        le=50,
+        description="LLM calls expected of one prefix. 1 means: no stickiness.",
+        space=SearchSpace(low=1, high=28, step=3),
+    )
+    prefix_osl: PrefixLevel | int = OptimizableField(
+        default=PrefixLevel.MEDIUM,
+        description="Output length expected of a call: LOW, MEDIUM, HIGH (128, 512, 2048 tokens) or tokens.",
+        space=SearchSpace(values=[level.value for level in PrefixLevel]),
+    )
+    prefix_iat: PrefixLevel | int = OptimizableField(
+        default=PrefixLevel.MEDIUM,
+        description="Time expected between a prefix's calls: LOW, MEDIUM, HIGH (50, 250, 750 ms) or milliseconds.",
+        space=SearchSpace(values=[level.value for level in PrefixLevel]),
+    )
+    prefix_predictions: Path | None = Field(
+        default=None,
+        description="A prediction trie written by NAT's profiler, which refines the hints call by call.",
+    )
+    prefix_wire: list[str] = Field(
+        default_factory=lambda: list(DEFAULT_WIRE),
+        description="How plans are said to the server, in order: dynamo (session headers and agent hints), "
+        "prefix_headers (x-prefix-*), annotations (for prefix-aware processors), or an installed dialect.",
+    )
+    max_sensitivity: int = Field(
+        default=1000, ge=1, description="Largest latency sensitivity that is sent; larger ones are cut to it."
+    )
+    enable_nvext_hints: bool = Field(
+        default=True, description="NAT 1.9's switch: false does what `prefix_template: null` does."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Most output tokens of a call; 1024 on an embedded Dynamo unless set."
+    )
+    request_timeout: float = Field(
+        default=600.0,
+        gt=0.0,
+        description="Seconds to wait for the next bytes of an answer (the read timeout).",
+    )
+    connect_timeout: float = Field(default=10.0, gt=0.0, description="Seconds to wait for a connection.")
+    pool_timeout: float = Field(
+        default=600.0, gt=0.0, description="Seconds to wait for a free connection of this client's pool."
+    )
+    max_connections: int = Field(default=1000, ge=1, description="Most connections a client keeps to the server.")
+    http2: bool = Field(default=False, description="Speak HTTP/2 where the server does; needs the package h2.")
+    local: LocalDynamoConfig | None = Field(
+        default=None, description="Run an embedded Dynamo for this LLM instead of using base_url."
+    )
+
+    _running_service: Service | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for alias, name in _ALIASES.items():
+            if alias in data:
+                if name in data:
+                    raise ValueError(f"{alias} and {name} are two names of one field; keep {name}")
+                data[name] = data.pop(alias)
+        for name in _OBSOLETE:
+            data.pop(name, None)
+        own = [*(f for f in cls.model_fields if _OWN_PREFIXES.match(f)), *_ALIASES, *_OBSOLETE]
+        for name in data:
+            if not isinstance(name, str) or name in cls.model_fields:
+                continue
+            near = get_close_matches(name, own, n=1, cutoff=0.6 if _OWN_PREFIXES.match(name) else 0.85)
+            if _OWN_PREFIXES.match(name) or near:
+                suggestion = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(own))}"
+                raise ValueError(f"{name}={data[name]!r}: there is no such field; {suggestion}")
+        if data.get("local") is not None:
+            if data.get("base_url") is not None:
+                raise ValueError(
+                    f"base_url={data['base_url']!r} and local are both given; keep base_url for a cluster or local "
+                    "for an embedded Dynamo"
+                )
+            if data.get("model_name") is None and data.get("model") is None:
+                data["model_name"] = EMBEDDED_MODEL_NAME
+        return data
+
+    @field_validator("prefix_osl", "prefix_iat", mode="before")
+    @classmethod
+    def _level_or_number(cls, value: object, info: Any) -> PrefixLevel | int:
+        return parse_level_or_number(info.field_name, value)
+
+    @field_serializer("prefix_osl", "prefix_iat")
+    def _plain(self, value: PrefixLevel | int) -> str | int:
+        # Plain text, not a Python enum, in the YAML files that NAT writes.
+        return value.value if isinstance(value, PrefixLevel) else value
+
+    @field_validator("prefix_template")
+    @classmethod
+    def _known_placeholders(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_template(value)
+        return value
+
+    @field_validator("prefix_wire")
+    @classmethod
+    def _known_dialects(cls, value: list[str]) -> list[str]:
+        check_dialects(value)
+        return value
+
+    @property
+    def running_service(self) -> Service | None:
+        """What the provider has started for this config; see `provider.service_of`."""
+        return self._running_service
+
+    @running_service.setter
+    def running_service(self, service: Service | None) -> None:
+        self._running_service = service
+
+    @property
+    def hints_enabled(self) -> bool:
+        """Whether calls carry a prefix and hints at all."""
+        return self.prefix_template is not None and self.enable_nvext_hints
+
+    @property
+    def prefix_hints(self) -> PrefixHints:
+        """The hints of this config."""
+        return PrefixHints(total_requests=self.prefix_total_requests, osl=self.prefix_osl, iat=self.prefix_iat)
+
+    @property
+    def effective_max_tokens(self) -> int | None:
+        """`max_tokens` of a call: the configured value, or the embedded Dynamo's default where there is one."""
+        return EMBEDDED_MAX_TOKENS if self.max_tokens is None and self.local is not None else self.max_tokens
+
+    @property
+    def openai_arguments(self) -> dict[str, Any]:
+        """Sampling arguments that the user set and every OpenAI client takes, plus further named OpenAI arguments.
+
+        Made from named fields, never by dumping the config, so that no field of ours can reach a framework.
+        """
+        named = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "max_tokens": self.effective_max_tokens,
+        }
+        return {
+            **{name: value for name, value in named.items() if value is not None},
+            **{name: value for name, value in (self.model_extra or {}).items() if value is not None},
+        }
+
+    @staticmethod
+    def get_dynamo_field_names() -> frozenset[str]:
+        """Names of the fields that are this provider's own and no OpenAI argument."""
+        return _DYNAMO_FIELDS | {"enable_nvext_hints"}
