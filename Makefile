@@ -1,0 +1,95 @@
+# Needs Python 3.11 to 3.13, pip and make, nothing else. Every target makes $(VENV) by itself on first use and leaves it
+# alone until the requirements change, so from the second run on no package index is asked.
+#
+#   make demo PYTHON=python3.12 VENV=.venv-3.12
+#   make test PYTEST_ARGS="-k prefix -x"
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+UV_VERSION := 0.13.9
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# All pins are complete sets, so pip need not resolve: --no-deps is exact, faster, and right for no-deps.txt too.
+# Wheels only; the two exceptions are pure Python, have no wheel, and are built with the pinned setuptools.
+INSTALL := $(PIP) install --no-deps --no-build-isolation --only-binary :all:
+SOURCE_ONLY := --no-binary pybars4,pymeta3
+
+DEMO_CONFIG := configs/eval_bfcl.yml
+DEMO_RESULTS := eval/results/demo
+
+# Nothing that runs here reports to anyone, asks for consent on a terminal, or looks for files on a hub.
+export DO_NOT_TRACK := 1
+export NAT_TELEMETRY_ENABLED := false
+export HF_HUB_OFFLINE := 1
+export TRANSFORMERS_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export LITELLM_LOCAL_MODEL_COST_MAP := True
+export CREWAI_DISABLE_TELEMETRY := true
+export CREWAI_TRACING_ENABLED := false
+export AGNO_TELEMETRY := false
+export ANONYMIZED_TELEMETRY := False
+export LANGSMITH_TRACING := false
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check lock clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo $(VENV)/.packages ## Run the agent benchmark on an embedded Dynamo and show the table (no GPU, no model)
+	$(BIN)/python scripts/measured.py $(BIN)/nat eval --config_file $(DEMO_CONFIG)
+	@$(BIN)/python -m nat_dynamo_plugin.report $(DEMO_RESULTS)
+
+test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev $(VENV)/.packages ## Lint, check formatting and types, and that the files fit every machine
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_repository.py
+
+# Benchmarks: one target each, apart from the tests.
+
+lock: .tmp/lock/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versions)
+	@set -e; \
+	lock() { .tmp/lock/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --no-annotate \
+	  --custom-compile-command "make lock" --override requirements/overrides.txt \
+	  $(if $(UPGRADE),--upgrade) --extra langchain --extra eval --extra optimize --extra local --extra telemetry "$$@"; }; \
+	lock --extra all pyproject.toml requirements/dev.in --output-file requirements/dev.txt; \
+	lock --constraint requirements/dev.txt pyproject.toml requirements/demo.in --output-file requirements/demo.txt; \
+	$(PYTHON) scripts/check_repository.py
+
+clean: ## Remove the environment, the results and the caches
+	rm -rf $(VENV) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	find src eval tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is installed. A stamp each, newer than the files that it was made from. The tests need all that the demo needs.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else \
+	  f"{sys.executable} is Python {v[0]}.{v[1]}; Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: requirements/demo.txt requirements/no-deps.txt | $(BIN)/python
+	@echo "Installing what the demo needs into $(VENV); this takes a minute or two."
+	@$(INSTALL) -r requirements/demo.txt -r requirements/no-deps.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
+	@echo "Installing what the tests need into $(VENV); this takes a minute or two."
+	@$(INSTALL) $(SOURCE_ONLY) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.packages: pyproject.toml eval/pyproject.toml $(VENV)/.demo
+	@$(PIP) install --no-index --no-deps --no-build-isolation --editable . --editable eval
+	@touch $@
+
+.tmp/lock/bin/uv: Makefile
+	$(PYTHON) -m venv .tmp/lock
+	.tmp/lock/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: uv==$(UV_VERSION)
+	@touch $@
