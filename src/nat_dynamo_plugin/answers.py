@@ -141,10 +141,13 @@ class UnaryReader:
         self._chunks: list[bytes] = []
         self._size = 0
 
+    @property
+    def complete(self) -> bool:
+        """Never known before the connection says so."""
+        return False
+
     def feed(self, chunk: bytes, now_ms: float) -> None:
         """Take the next bytes; `now_ms` is the time since the request, in ms."""
-        if self._record.client_ttft_ms is None and chunk:
-            self._record.client_ttft_ms = now_ms
         self._size += len(chunk)
         if self._size <= MAX_UNARY_BYTES:
             self._chunks.append(chunk)
@@ -175,7 +178,7 @@ class UnaryReader:
 class StreamReader:
     """Reads server-sent events into a record as they pass, however the bytes are cut."""
 
-    __slots__ = ("_first_ms", "_last_ms", "_partial", "_record", "_skipping", "_tokens")
+    __slots__ = ("_first_ms", "_last_ms", "_partial", "_record", "_skipping", "_tokens", "complete")
 
     def __init__(self, record: CallRecord) -> None:
         self._record = record
@@ -184,6 +187,8 @@ class StreamReader:
         self._tokens = 0
         self._first_ms = 0.0
         self._last_ms = 0.0
+        self.complete = False
+        """Whether the last event has passed: `[DONE]`, or the end of a response of the responses API."""
 
     def feed(self, chunk: bytes, now_ms: float) -> None:
         """Take the next bytes; `now_ms` is the time since the request, in ms."""
@@ -199,7 +204,10 @@ class StreamReader:
 
     def _event(self, data: bytes, now_ms: float) -> None:
         data = data.strip()
-        if not data or data == b"[DONE]":
+        if not data:
+            return
+        if data == b"[DONE]":
+            self.complete = True
             return
         try:
             answer = _decode(data)
@@ -213,6 +221,7 @@ class StreamReader:
             _take(record, answer.response)
             if answer.response.status not in (None, "in_progress", "queued"):
                 record.finish_reason = answer.response.status
+                self.complete = True
         token = answer.type is not None and answer.type.endswith(".delta")
         for choice in answer.choices or ():
             if choice.finish_reason is not None:

@@ -114,7 +114,7 @@ class _Parts(httpx.SyncByteStream, httpx.AsyncByteStream):
 class _Telemetry:
     """Reads one answer into its record and emits the record once, in the context the call was made in."""
 
-    __slots__ = ("_context", "_done", "_emit", "_reader", "_started", "record")
+    __slots__ = ("_context", "_done", "_emit", "_ended_ms", "_reader", "_started", "record")
 
     def __init__(self, record: CallRecord, emit_record: Emit) -> None:
         self.record = record
@@ -124,6 +124,7 @@ class _Telemetry:
         # A stream may be closed in another task or thread; NAT's steps belong to the one that called.
         self._context = copy_context()
         self._started = perf_counter()
+        self._ended_ms: float | None = None
 
     def now_ms(self) -> float:
         return (perf_counter() - self._started) * 1000.0
@@ -140,10 +141,18 @@ class _Telemetry:
             self._reader = UnaryReader(self.record)
 
     def feed(self, chunk: bytes) -> None:
+        # The consumer may sit on an open stream; a call ends with its last bytes.
+        self._ended_ms = now = self.now_ms()
         if self._reader is not None:
-            self._reader.feed(chunk, self.now_ms())
+            self._reader.feed(chunk, now)
 
     def failed(self, error: BaseException) -> None:
+        if isinstance(error, GeneratorExit):
+            # The consumer stopped reading. OpenAI's library always does so behind the last event.
+            if self._reader is not None and not self._reader.complete:
+                self.record.error = "closed before the answer was complete"
+            return
+        self._ended_ms = self.now_ms()
         if self.record.error is None:
             self.record.error = f"{type(error).__name__}: {error}"[:500]
 
@@ -151,10 +160,10 @@ class _Telemetry:
         if self._done:
             return
         self._done = True
-        now = self.now_ms()
-        self.record.client_total_ms = now
+        ended = self.now_ms() if self._ended_ms is None else self._ended_ms
+        self.record.client_total_ms = ended
         if self._reader is not None:
-            self._reader.finish(now)
+            self._reader.finish(ended)
         self._context.run(self._emit, self.record)
 
 
