@@ -1,0 +1,181 @@
+"""The benchmark agent: a LangGraph tool loop over the tools of one BFCL task, several user turns long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import Runnable
+from langchain_core.tools import StructuredTool
+from langgraph.errors import GraphRecursionError
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from nat_dynamo_bfcl.answers import answer_key
+from nat_dynamo_bfcl.benchmark import Task, function_docs
+from nat_dynamo_bfcl.calls import ToolCall, is_python_name
+from nat_dynamo_bfcl.environment import Environment
+from nat_dynamo_bfcl.result import Result
+from nat_dynamo_bfcl.schema import to_openai_tool
+from nat_dynamo_plugin.local import scripted_answer
+
+logger = logging.getLogger(__name__)
+
+SYSTEM_PROMPT = """\
+You are an assistant that gets things done with tools. Work through the user's request with the tools you are given, \
+one call or several at a time, and read what each call returns before you go on.
+
+- Take argument values from the conversation and from what tools returned. Never invent them.
+- If a call fails, read its error, and correct the call or choose another tool.
+- Do what was asked and nothing else. When it is done, or if it cannot be done with these tools, answer the user \
+in one or two sentences without calling a tool.
+"""
+
+# Arguments reach a tool as the model wrote them: what is wrong with them is the tool's to say, as in BFCL.
+_ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
+
+Model = Runnable[LanguageModelInput, Any]
+
+
+@dataclass(slots=True)
+class Question:
+    """One question under way. The graph's nodes get it as their runtime context."""
+
+    task: Task
+    model: Model
+    result: Result = field(init=False)
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _environment: Environment = field(init=False)
+    _step: int = 0
+
+    def __post_init__(self) -> None:
+        self.result = Result(self.task.id)
+        self._environment = Environment(self.task)
+
+    def start_turn(self) -> None:
+        self.result.calls.append([])
+        self._step = 0
+
+    def start_step(self) -> None:
+        self.result.calls[-1].append([])
+
+    def next_answer_key(self) -> str:
+        """The key of the reply that comes next, should replies be scripted."""
+        key = answer_key(self.task.id, len(self.result.calls) - 1, self._step)
+        self._step += 1
+        self.result.llm_calls += 1
+        return key
+
+    def tool(self, name: str) -> StructuredTool:
+        """The tool of that name, or of any other name: it is BFCL's to say that there is none."""
+
+        async def call(**arguments: Any) -> str:
+            return self._execute(ToolCall(name, arguments))
+
+        return StructuredTool(name=name, description=name, args_schema=_ANY_ARGUMENTS, coroutine=call)
+
+    def _execute(self, call: ToolCall) -> str:
+        # The checker executes what is noted here, so nothing is that is not a plain call of one of the task's tools.
+        if call.name in self._environment and all(map(is_python_name, call.arguments)):
+            self.result.calls[-1][-1].append(call.render())
+        return self._environment.execute(call)
+
+
+class BfclAgent:
+    """Answers BFCL tasks. One agent serves all questions of a run, also at the same time.
+
+    Args:
+        llm: the chat model.
+        system_prompt: the first message of every question.
+        max_steps: LLM calls that a turn may take before the question counts as failed; BFCL's own limit is 20.
+    """
+
+    def __init__(self, llm: BaseChatModel, *, system_prompt: str = SYSTEM_PROMPT, max_steps: int = 20) -> None:
+        self._llm = llm
+        self._system = SystemMessage(system_prompt)
+        self._max_steps = max_steps
+        self._models: dict[tuple[str, ...], Model] = {}
+        self._graph = _build_graph()
+
+    async def answer(self, task: Task) -> Result:
+        """Put a task's user turns to the model one after the other and execute what it calls.
+
+        A failing LLM call or a turn without an end ends the question, not the run: the result's `error` tells.
+        """
+        question = Question(task, self._model_for(task))
+        messages: list[AnyMessage] = [self._system]
+        for turn, text in enumerate(task.turns):
+            question.start_turn()
+            try:
+                state = await self._graph.ainvoke(
+                    {"messages": [*messages, HumanMessage(text)]},
+                    config={"recursion_limit": 2 * self._max_steps},
+                    context=question,
+                )
+            except GraphRecursionError:
+                question.result.error = f"turn {turn}: no closing reply within {self._max_steps} LLM calls"
+                break
+            except Exception as error:
+                question.result.error = f"turn {turn}: {type(error).__name__}: {error}"
+                logger.exception("%s failed in turn %d", task.id, turn)
+                break
+            messages = state["messages"]
+            question.result.answers.append(str(messages[-1].text))
+        return question.result
+
+    def _model_for(self, task: Task) -> Model:
+        classes = task.involved_classes
+        if classes not in self._models:
+            docs = [doc for name in classes for doc in function_docs(name)]
+            self._models[classes] = self._llm.bind_tools([to_openai_tool(doc) for doc in docs])
+        return self._models[classes]
+
+
+def _build_graph() -> CompiledStateGraph[MessagesState, Question, MessagesState, MessagesState]:
+    graph = StateGraph(MessagesState, context_schema=Question)
+    graph.add_node("model", _call_model)
+    graph.add_node("tools", ToolNode([], awrap_tool_call=_call_tool))
+    graph.add_edge(START, "model")
+    graph.add_conditional_edges("model", _after_model, ["tools", "model", END])
+    graph.add_edge("tools", "model")
+    return graph.compile()
+
+
+async def _call_model(state: MessagesState, runtime: Runtime[Question]) -> dict[str, list[AnyMessage]]:
+    question = runtime.context
+    # Acts only on an embedded Dynamo with scripted answers; any other server never sees it.
+    with scripted_answer(question.next_answer_key()):
+        reply = await question.model.ainvoke(state["messages"])
+    if reply.tool_calls:
+        question.start_step()
+    # Every call needs its answer, or the next request is malformed; those that are not JSON never get to the tools.
+    unreadable: list[AnyMessage] = [
+        ToolMessage(f"Error during execution: {call['error']}", tool_call_id=call["id"] or "", status="error")
+        for call in reply.invalid_tool_calls
+    ]
+    return {"messages": [reply, *unreadable]}
+
+
+def _after_model(state: MessagesState) -> str:
+    reply = next(message for message in reversed(state["messages"]) if isinstance(message, AIMessage))
+    if reply.tool_calls:
+        return "tools"
+    return "model" if reply.invalid_tool_calls else END
+
+
+async def _call_tool(
+    request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
+) -> ToolMessage | Command[Any]:
+    question = cast(Question, request.runtime.context)
+    # ToolNode starts the calls of one reply together, but they share one state, and BFCL makes them in their order.
+    async with question.one_at_a_time:
+        return await execute(request.override(tool=question.tool(request.tool_call["name"])))

@@ -1,0 +1,65 @@
+"""The evaluator `bfcl_accuracy`: BFCL's own multi-turn checker over the calls that the agent executed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nat.data_models.evaluator import EvalInput, EvalInputItem
+from nat.plugins.eval.data_models.evaluator_io import EvalOutput, EvalOutputItem
+from nat.plugins.eval.evaluator.base_evaluator import BaseEvaluator
+
+from nat_dynamo_bfcl.benchmark import check, get_task
+from nat_dynamo_bfcl.result import Result
+
+MAX_DETAIL = 500
+"""Characters of one detail of the checker's error that go into the reasoning; whole states can be huge."""
+
+
+class BfclAccuracy(BaseEvaluator):
+    """Scores a question 1.0 if BFCL's checker accepts its calls, else 0.0, and says why."""
+
+    def __init__(self, max_concurrency: int = 4) -> None:
+        super().__init__(max_concurrency, tqdm_desc="Checking BFCL calls")
+
+    async def evaluate(self, eval_input: EvalInput) -> EvalOutput:
+        output = await super().evaluate(eval_input)
+        # NAT's own average is rounded to two places: 199 of 200 would not be told from 200.
+        scores = [float(item.score) for item in output.eval_output_items]
+        output.average_score = sum(scores) / len(scores) if scores else None
+        return output
+
+    async def evaluate_item(self, item: EvalInputItem) -> EvalOutputItem:
+        reasoning = judge(item.output_obj)
+        return EvalOutputItem(id=item.id, score=0.0 if "error" in reasoning else 1.0, reasoning=reasoning)
+
+
+def judge(output: Any) -> dict[str, Any]:
+    """BFCL's verdict on a workflow's output. An `error` in it means that the question is not solved."""
+    if not output:
+        return {"error": "the workflow gave no output"}
+    try:
+        result = Result(**json.loads(output))
+    except (TypeError, ValueError) as error:
+        return {"error": f"not an output of bfcl_agent: {_short(output)} ({error})"}
+    reasoning: dict[str, Any] = {
+        "task": result.id,
+        "llm_calls": result.llm_calls,
+        "executed_calls": sum(len(step) for turn in result.calls for step in turn),
+    }
+    if result.error:
+        return {**reasoning, "error": result.error, "error_type": "agent"}
+    verdict = check(get_task(result.id), result.calls)
+    if verdict["valid"]:
+        return reasoning
+    return {
+        **reasoning,
+        "error": verdict["error_message"],
+        "error_type": verdict["error_type"],
+        "details": {key: _short(value) for key, value in verdict.get("details", {}).items()},
+    }
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}... ({len(text)} characters)"

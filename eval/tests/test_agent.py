@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+
+from nat_dynamo_bfcl.agent import BfclAgent
+from nat_dynamo_bfcl.answers import answer_key, solution
+from nat_dynamo_bfcl.benchmark import Task, check, get_task
+from nat_dynamo_bfcl.calls import ToolCall
+from nat_dynamo_bfcl.testing import FakeChatModel, reply_with, solve
+from nat_dynamo_plugin.local import current_scripted_answer
+
+# Each class of tools at least once, a turn without calls, arguments without names, changing lists.
+SAMPLE = [f"multi_turn_base_{number}" for number in (0, 31, 48, 90, 108, 156, 167, 180)]
+
+
+@pytest.mark.parametrize("task_id", SAMPLE)
+async def test_right_replies_solve_the_task(task_id: str) -> None:
+    task = get_task(task_id)
+    model = FakeChatModel(reply=solve)
+    result = await BfclAgent(model).answer(task)
+    expected = solution(task)
+    assert result.error is None
+    assert result.calls == [[[call.render()] for call in turn] for turn in expected]
+    assert result.llm_calls == len(model.prompts) == sum(len(turn) + 1 for turn in expected)
+    assert len(result.answers) == len(task.turns)
+    assert check(task, json.loads(result.to_json())["calls"]) == {"valid": True}
+
+
+async def test_the_prompt_only_ever_grows() -> None:
+    """A prompt whose beginning changes can not be reused from a cache. This task's tools change the lists they get."""
+    model = FakeChatModel(reply=solve)
+    task = get_task("multi_turn_base_90")
+    await BfclAgent(model).answer(task)
+    for earlier, later in zip(model.prompts, model.prompts[1:], strict=False):
+        assert later[: len(earlier)] == earlier
+        assert len(later) > len(earlier)
+    assert isinstance(model.prompts[-1][0], SystemMessage)
+    assert [m.content for m in model.prompts[-1] if isinstance(m, HumanMessage)] == list(task.turns)
+    posted = next(
+        m
+        for m in model.prompts[-1]
+        if isinstance(m, AIMessage) and m.tool_calls[:1] and "mentions" in m.tool_calls[0]["args"]
+    )
+    assert posted.tool_calls[0]["args"]["mentions"] == ["@TravelBuddy"]
+
+
+async def test_tool_results_come_back_to_the_model() -> None:
+    model = FakeChatModel(reply=solve)
+    await BfclAgent(model).answer(get_task("multi_turn_base_0"))
+    results = [message for message in model.prompts[1] if isinstance(message, ToolMessage)]
+    assert [message.content for message in results] == ['{"current_working_directory": "document"}']
+    assert results[0].tool_call_id == model.prompts[1][-2].tool_calls[0]["id"]  # type: ignore[attr-defined]
+
+
+async def test_each_llm_call_is_made_under_the_key_of_its_scripted_answer() -> None:
+    keys: list[str | None] = []
+
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        keys.append(current_scripted_answer())
+        return solve(task, turn, step)
+
+    task = get_task("multi_turn_base_0")
+    await BfclAgent(FakeChatModel(reply=reply)).answer(task)
+    assert keys == [
+        answer_key(task.id, turn, step) for turn, calls in enumerate(solution(task)) for step in range(len(calls) + 1)
+    ]
+    assert current_scripted_answer() is None
+
+
+async def test_questions_at_the_same_time_do_not_mix() -> None:
+    agent = BfclAgent(FakeChatModel(reply=solve))
+    results = await asyncio.gather(*(agent.answer(get_task(task_id)) for task_id in SAMPLE * 2))
+    assert [result.id for result in results] == SAMPLE * 2
+    assert all(check(get_task(result.id), result.calls)["valid"] for result in results)
+
+
+async def test_tools_are_bound_once_for_each_set_of_classes() -> None:
+    model = FakeChatModel(reply=solve)
+    agent = BfclAgent(model)
+    for task_id in ("multi_turn_base_0", "multi_turn_base_4", "multi_turn_base_0"):
+        await agent.answer(get_task(task_id))
+    assert len(model.bound_tools) == len(
+        {get_task(task_id).involved_classes for task_id in ("multi_turn_base_0", "multi_turn_base_4")}
+    )
+
+
+async def test_several_calls_of_one_reply_are_made_in_their_order() -> None:
+    task = get_task("multi_turn_base_0")
+
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        return AIMessage("Done.") if step else reply_with(*solution(task)[turn])
+
+    model = FakeChatModel(reply=reply)
+    result = await BfclAgent(model).answer(task)
+    assert result.calls == [[[call.render() for call in turn]] for turn in solution(task)]
+    assert check(task, result.calls) == {"valid": True}
+    results = [message.content for message in model.prompts[1] if isinstance(message, ToolMessage)]
+    assert results[0] == '{"current_working_directory": "document"}'
+    assert len(results) == 3
+
+
+async def test_errors_are_the_models_to_read() -> None:
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        match step:
+            case 0:
+                return reply_with(
+                    ToolCall("cd", {"folder": "nowhere"}),
+                    ToolCall("cd", {"wings": 2}),
+                    ToolCall("fly", {}),
+                    ToolCall("__init__", {}),
+                    ToolCall("cd", {"folder='x') or exit(": 1}),
+                )
+            case 1:
+                message = AIMessage("")
+                message.invalid_tool_calls = [
+                    {"type": "invalid_tool_call", "name": "cd", "args": "{", "id": "bad", "error": "not JSON"}
+                ]
+                return message
+            case _:
+                return AIMessage("I give up.")
+
+    model = FakeChatModel(reply=reply)
+    result = await BfclAgent(model).answer(get_task("multi_turn_base_0"))
+    assert result.error is None
+    assert result.calls[0] == [["cd(folder='nowhere')", "cd(wings=2)"]]
+    texts = [str(message.content) for message in model.prompts[2] if isinstance(message, ToolMessage)]
+    assert "No such file or directory" in texts[0]
+    assert "unexpected keyword argument 'wings'" in texts[1]
+    assert texts[2] == "Error during execution: name 'fly' is not defined"
+    assert texts[3] == "Error during execution: name '__init__' is not defined"
+    assert "unexpected keyword argument" in texts[4]
+    assert texts[5] == "Error during execution: not JSON"
+
+
+async def test_a_turn_without_an_end_ends_the_question() -> None:
+    model = FakeChatModel(reply=lambda task, turn, step: reply_with(ToolCall("pwd", {}), id=f"call-{step}"))
+    result = await BfclAgent(model, max_steps=4).answer(get_task("multi_turn_base_0"))
+    assert result.error == "turn 0: no closing reply within 4 LLM calls"
+    assert len(model.prompts) == 4
+    assert result.calls == [[["pwd()"]] * 4]
+
+
+async def test_the_last_allowed_reply_may_close_the_turn() -> None:
+    task = get_task("multi_turn_base_0")
+    longest = max(len(turn) + 1 for turn in solution(task))
+    assert (await BfclAgent(FakeChatModel(reply=solve), max_steps=longest).answer(task)).error is None
+    assert (await BfclAgent(FakeChatModel(reply=solve), max_steps=longest - 1).answer(task)).error is not None
+
+
+async def test_a_failing_llm_call_ends_the_question_and_is_told() -> None:
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        if turn == 1:
+            raise ConnectionError("no route")
+        return solve(task, turn, step)
+
+    result = await BfclAgent(FakeChatModel(reply=reply)).answer(get_task("multi_turn_base_0"))
+    assert result.error == "turn 1: ConnectionError: no route"
+    assert len(result.answers) == 1

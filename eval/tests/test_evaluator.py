@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nat.data_models.evaluator import EvalInput, EvalInputItem
+
+from nat_dynamo_bfcl.answers import solution
+from nat_dynamo_bfcl.benchmark import get_task
+from nat_dynamo_bfcl.evaluator import BfclAccuracy
+from nat_dynamo_bfcl.result import Result
+
+
+def solved(task_id: str) -> Result:
+    calls = [[[call.render()] for call in turn] for turn in solution(get_task(task_id))]
+    return Result(task_id, calls=calls, answers=["Done."] * len(calls), llm_calls=9)
+
+
+async def judge(*outputs: Any) -> Any:
+    items = [
+        EvalInputItem(id=index, input_obj="", expected_output_obj="", output_obj=output, full_dataset_entry={})
+        for index, output in enumerate(outputs)
+    ]
+    return await BfclAccuracy().evaluate(EvalInput(eval_input_items=items))
+
+
+async def test_the_ground_truth_scores_one() -> None:
+    output = await judge(solved("multi_turn_base_0").to_json())
+    assert output.average_score == 1.0
+    assert output.eval_output_items[0].reasoning == {"task": "multi_turn_base_0", "llm_calls": 9, "executed_calls": 10}
+
+
+async def test_a_wrong_call_scores_zero_and_the_reason_is_bfcls() -> None:
+    wrong = solved("multi_turn_base_0")
+    wrong.calls[0][1] = ["mkdir(dir_name='tmp')"]
+    output = await judge(wrong.to_json())
+    [item] = output.eval_output_items
+    assert item.score == 0.0
+    assert item.reasoning["error_type"] == "multi_turn:instance_state_mismatch"
+    assert "GorillaFileSystem does not match the state" in item.reasoning["error"]
+    assert "tmp" in item.reasoning["details"]["differences"]
+    json.dumps(item.reasoning)
+
+
+async def test_a_missing_result_scores_zero_and_the_reason_is_bfcls() -> None:
+    wrong = solved("multi_turn_base_0")
+    wrong.calls[1].pop()  # the search: it changes nothing, only its result is missed
+    [item] = (await judge(wrong.to_json())).eval_output_items
+    assert item.score == 0.0
+    assert item.reasoning["error_type"] == "multi_turn:execution_response_mismatch"
+    assert "turn 1" in item.reasoning["error"]
+
+
+async def test_a_question_that_ended_early_scores_zero_with_its_error() -> None:
+    wrong = solved("multi_turn_base_0")
+    wrong.error = "turn 1: ConnectionError: no route"
+    [item] = (await judge(wrong.to_json())).eval_output_items
+    assert (item.score, item.reasoning["error"]) == (0.0, "turn 1: ConnectionError: no route")
+
+
+async def test_no_output_scores_zero() -> None:
+    output = await judge(None, "", solved("multi_turn_base_1").to_json())
+    assert [item.score for item in output.eval_output_items] == [0.0, 0.0, 1.0]
+    assert output.eval_output_items[0].reasoning["error"] == "the workflow gave no output"
+
+
+async def test_the_average_is_not_rounded() -> None:
+    right = solved("multi_turn_base_1").to_json()
+    assert (await judge(right, right, "")).average_score == 2 / 3
+
+
+async def test_an_output_that_is_none_of_the_agents_is_an_error_of_that_question_alone() -> None:
+    output = await judge("Hello!", solved("multi_turn_base_1").to_json())
+    assert [item.score for item in output.eval_output_items] == [0.0, 1.0]
+    assert "not an output of bfcl_agent" in output.eval_output_items[0].reasoning["error"]
