@@ -236,7 +236,7 @@ def _counts(report: EvalReport) -> list[tuple[str, str]]:
         ),
         (
             "wall time",
-            "not known" if wall is None else f"{wall:,.1f} s, first question's start to last one's end",
+            "not known" if wall is None else f"{wall:,.2f} s, first question's start to last one's end",
         ),
     ]
 

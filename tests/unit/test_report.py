@@ -73,7 +73,7 @@ def test_rows_counts_and_files(finished: Path) -> None:
     assert "2 distinct" in text
     assert "2 used (2 to 4 calls each)" in text
     assert "3,000 prompt (2,000 cached), 120 completion" in text
-    assert "10.0 s" in text
+    assert "10.00 s" in text
     assert str(finished / "reuse_output.json") in text.replace("\n", "")
 
 

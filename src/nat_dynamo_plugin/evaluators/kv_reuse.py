@@ -8,7 +8,7 @@ from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Samp
 from nat_dynamo_plugin.evaluators.records import Question
 
 
-class KvReuseConfig(DynamoMetricConfig, name="dynamo_kv_reuse"):
+class KvReuseConfig(DynamoMetricConfig, name="dynamo_kv_reuse"):  # type: ignore[call-arg]
     """Cached tokens over prompt tokens as the engine counted them, 0 to 1; higher is better.
 
     `mean` weighs by tokens: all cached tokens over all prompt tokens, the share of prefill that was saved.

@@ -129,7 +129,7 @@ def register_metric(config_type: type[ConfigT], build: Callable[[ConfigT], Metri
     1.9 drops custom steps.
     """
 
-    @register_evaluator(config_type=config_type)  # type: ignore[untyped-decorator]
+    @register_evaluator(config_type=config_type)
     async def build_evaluator(config: ConfigT, builder: EvalBuilder) -> AsyncIterator[EvaluatorInfo]:
         from nat_dynamo_plugin.evaluators.evaluate import MetricOutput, evaluate
 

@@ -8,7 +8,7 @@ from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Samp
 from nat_dynamo_plugin.evaluators.records import Question
 
 
-class QuestionLatencyConfig(DynamoMetricConfig, name="dynamo_question_latency"):
+class QuestionLatencyConfig(DynamoMetricConfig, name="dynamo_question_latency"):  # type: ignore[call-arg]
     """Wall time of a question in seconds: its LLM calls, its tools and the waiting between; lower is better.
 
     From the workflow's start to its end. Waiting for `max_concurrency` comes before the start and does not

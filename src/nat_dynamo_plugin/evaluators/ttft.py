@@ -11,7 +11,7 @@ from nat_dynamo_plugin.evaluators.records import Question
 from nat_dynamo_plugin.telemetry import CallRecord
 
 
-class TtftConfig(DynamoMetricConfig, name="dynamo_ttft"):
+class TtftConfig(DynamoMetricConfig, name="dynamo_ttft"):  # type: ignore[call-arg]
     """Time to first token of the LLM calls, in milliseconds; lower is better. All statistics are over
     calls."""
 

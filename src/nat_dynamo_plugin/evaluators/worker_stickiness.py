@@ -8,7 +8,7 @@ from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Samp
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
 
 
-class WorkerStickinessConfig(DynamoMetricConfig, name="dynamo_worker_stickiness"):
+class WorkerStickinessConfig(DynamoMetricConfig, name="dynamo_worker_stickiness"):  # type: ignore[call-arg]
     """Share of a question's calls that its most used worker answered, 0 to 1; higher means stickier.
 
     All statistics are over questions, each with equal weight. A question with one call scores 1 by nature;

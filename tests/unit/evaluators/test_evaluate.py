@@ -282,12 +282,15 @@ class TestSavedFiles:
         assert [f.workers for f in report.figures] == [{"1": 1, "2": 1}, {"1": 1}]
 
     async def test_saved_trajectories_can_be_evaluated_again(self, build: SimpleNamespace, tmp_path: Path) -> None:
-        eval_input = build.eval_input(a=build.question(build.served(server_ttft_ms=12.5)))
+        # Dynamo's worker ids are unsigned 64-bit numbers.
+        eval_input = build.eval_input(a=build.question(build.served(server_ttft_ms=12.5, worker_id=2**64 - 1)))
         first = await run(TtftConfig(), eval_input)
         save_like_nat(tmp_path, {"ttft": first}, eval_input, [])
         handler = DatasetHandler(EvalDatasetJsonConfig(), reps=1, concurrency=1)
         again = handler.get_eval_input_from_dataset(str(tmp_path / "workflow_output.json"))
-        assert (await run(TtftConfig(), again)).average_score == first.average_score == 12.5
+        second = await run(TtftConfig(), again)
+        assert second.average_score == first.average_score == 12.5
+        assert second.eval_output_items[0].reasoning["workers"] == {str(2**64 - 1): 1}
 
     async def test_printed(self, build: SimpleNamespace, tmp_path: Path) -> None:
         eval_input = build.eval_input(a=build.question(build.served(), build.served()))

@@ -45,6 +45,10 @@ class TestAggregate:
         assert aggregate(samples, "mean") == 0.9
         assert aggregate(samples, "p50") == pytest.approx((0 + 900 / 990) / 2)
 
+    def test_mean_of_equal_values_is_that_value(self) -> None:
+        # 0.1 + 0.1 + 0.1 divided by 3 is a little more than 0.1 in floating point.
+        assert aggregate([Sample(0.1)] * 3, "mean") == 0.1
+
     @given(samples=plain_samples | shares, statistic=statistics)
     def test_lies_between_smallest_and_largest(self, samples: list[Sample], statistic: Statistic) -> None:
         result = aggregate(samples, statistic)
