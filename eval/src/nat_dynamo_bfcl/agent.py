@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import Runnable
 from langchain_core.tools import StructuredTool
 from langgraph.errors import GraphRecursionError
@@ -145,12 +145,13 @@ def _build_graph() -> CompiledStateGraph[MessagesState, Question, MessagesState,
     graph.add_node("model", _call_model)
     graph.add_node("tools", ToolNode([], awrap_tool_call=_call_tool))
     graph.add_edge(START, "model")
-    graph.add_conditional_edges("model", _after_model, ["tools", "model", END])
     graph.add_edge("tools", "model")
     return graph.compile()
 
 
-async def _call_model(state: MessagesState, runtime: Runtime[Question]) -> dict[str, list[AnyMessage]]:
+async def _call_model(
+    state: MessagesState, runtime: Runtime[Question]
+) -> Command[Literal["tools", "model", "__end__"]]:
     question = runtime.context
     # Acts only on an embedded Dynamo with scripted answers; any other server never sees it.
     with scripted_answer(question.next_answer_key()):
@@ -162,14 +163,9 @@ async def _call_model(state: MessagesState, runtime: Runtime[Question]) -> dict[
         ToolMessage(f"Error during execution: {call['error']}", tool_call_id=call["id"] or "", status="error")
         for call in reply.invalid_tool_calls
     ]
-    return {"messages": [reply, *unreadable]}
-
-
-def _after_model(state: MessagesState) -> str:
-    reply = next(message for message in reversed(state["messages"]) if isinstance(message, AIMessage))
-    if reply.tool_calls:
-        return "tools"
-    return "model" if reply.invalid_tool_calls else END
+    # Where to go is said here, not on a conditional edge: every traced step costs NAT a copy of the conversation.
+    goto: Literal["tools", "model", "__end__"] = "tools" if reply.tool_calls else "model" if unreadable else END
+    return Command(update={"messages": [reply, *unreadable]}, goto=goto)
 
 
 async def _call_tool(
