@@ -36,7 +36,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check lint types repository lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -48,10 +48,16 @@ demo: $(VENV)/.demo $(VENV)/.packages ## Run the agent benchmark on an embedded 
 test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.dev $(VENV)/.packages ## Lint, check formatting and types, and that the files fit every machine
+check: lint types repository ## Lint, check formatting and types, and that the files fit every machine
+
+lint: $(VENV)/.dev $(VENV)/.packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev $(VENV)/.packages
 	$(BIN)/mypy
+
+repository: $(VENV)/.dev
 	$(BIN)/python scripts/check_repository.py
 
 # Benchmarks: one target each, apart from the tests.
