@@ -6,29 +6,25 @@ body may already have an `nvext` is it parsed and merged, and then the caller wi
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from time import perf_counter, time
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
 from .answers import StreamReader, UnaryReader, error_text
 from .planner import Planner
+from .splice import NvextFields, spliced
 from .telemetry import CallRecord, Emit, emit
-from .wire.fields import WireFields, merged_nvext
+from .wire.fields import WireFields
 
 logger = logging.getLogger(__name__)
 
 EXTRA_FIELDS = ("worker_id", "timing")
 """What we ask Dynamo to answer besides the completion (`nvext.extra_fields`)."""
-
-COPY_LIMIT_BYTES = 65_536
-"""Bodies up to this size are joined with our fields, because a write more costs more than the copy (about 3 µs)."""
 
 _APIS = (
     ("/chat/completions", "chat_completions"),
@@ -37,10 +33,6 @@ _APIS = (
 )
 _REFUSALS = (400, 422)
 _MAX_ERROR_BYTES = 65_536
-_OBJECT_START = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*([\"}])")
-_OBJECT_END = re.compile(rb"\}[ \t\r\n]*$")
-# `"nvext"` written with JSON escapes, which name the same key.
-_ESCAPED_KEY = re.compile(rb'"(?:n|\\u006[eE])(?:v|\\u0076)(?:e|\\u0065)(?:x|\\u0078)(?:t|\\u0074)"', re.ASCII)
 
 
 def api_of(request: httpx.Request) -> str | None:
@@ -54,60 +46,20 @@ def api_of(request: httpx.Request) -> str | None:
     return None
 
 
-def _may_have_nvext(body: bytes) -> bool:
-    if b'nvext"' in body:
-        return True
-    return b"\\u00" in body and _ESCAPED_KEY.search(body) is not None
-
-
-def spliced(body: bytes, nvext: dict[str, Any]) -> tuple[bytes, ...] | None:
-    """The body with `nvext` in it, as parts to be sent one after the other; `None` to send it as it is.
-
-    The body is left alone if it is no JSON object, or if its caller set `nvext` to something that is no object.
-    """
-    start = _OBJECT_START.match(body)
-    if start is None or _OBJECT_END.search(body, max(0, len(body) - 64)) is None:
-        return None
-    if _may_have_nvext(body):
-        try:
-            data = json.loads(body)
-        except ValueError:
-            return None
-        if not isinstance(data, dict):
-            return None
-        if "nvext" in data:
-            if not isinstance(data["nvext"], dict):
-                return None
-            data["nvext"] = merged_nvext(nvext, data["nvext"])
-            return (_dump(data),)
-    fields = b'{"nvext":' + json.dumps(nvext, separators=(",", ":")).encode("ascii")
-    rest = start.start(1)
-    fields += b"," if body[rest : rest + 1] == b'"' else b""
-    if len(body) <= COPY_LIMIT_BYTES:
-        return (fields + body[rest:],)
-    return (fields, memoryview(body)[rest:])  # type: ignore[return-value]
-
-
-def _dump(data: Any) -> bytes:
-    try:
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # lone surrogates have no UTF-8, only an escape
-        return json.dumps(data, separators=(",", ":")).encode("ascii")
-
-
 class _Parts(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A request body in parts; can be sent again by a retry below us."""
 
     __slots__ = ("parts",)
 
-    def __init__(self, parts: tuple[bytes, ...]) -> None:
+    def __init__(self, parts: tuple[bytes | memoryview, ...]) -> None:
         self.parts = parts
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.parts)
+        # httpx asks for bytes only; what sends them takes any buffer.
+        return iter(cast("tuple[bytes, ...]", self.parts))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self.parts:
+        for part in cast("tuple[bytes, ...]", self.parts):
             yield part
 
 
@@ -211,12 +163,21 @@ class _ReadStream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 @dataclass(slots=True)
 class _Outgoing:
-    """A request of ours on its way, and the same without body hints for a server that refuses them."""
+    """A call on its way.
+
+    Attributes:
+        request: what is sent.
+        telemetry: reads the answer.
+        origin: the server.
+        nvext: what we put into the body; `None` if nothing.
+        headers: the caller's headers and ours, for sending the caller's own body after a refusal.
+    """
 
     request: httpx.Request
     telemetry: _Telemetry
-    nvext_names: frozenset[str] = frozenset()
-    without_nvext: Callable[[], httpx.Request] | None = None
+    origin: str
+    nvext: NvextFields | None = None
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -263,13 +224,13 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return self._sync.handle_request(request)
         try:
             response = self._sync.handle_request(out.request)
-            if out.without_nvext is not None and response.status_code in _REFUSALS:
+            if out.nvext is not None and response.status_code in _REFUSALS:
                 body = b"".join(response.iter_raw())
                 response.close()
                 message = _refusal_text(response, body)
-                if self._names_ours(out, message):
-                    response = self._sync.handle_request(out.without_nvext())
-                    self._note_refusal(request, response, message)
+                if out.nvext.is_named_in(message):
+                    response = self._sync.handle_request(self._without_nvext(request, out))
+                    self._note_refusal(out.origin, response, message)
                 else:
                     response = _again(response, body)
         except BaseException as error:
@@ -287,13 +248,13 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return await self._async.handle_async_request(request)
         try:
             response = await self._async.handle_async_request(out.request)
-            if out.without_nvext is not None and response.status_code in _REFUSALS:
+            if out.nvext is not None and response.status_code in _REFUSALS:
                 body = b"".join([chunk async for chunk in response.aiter_raw()])
                 await response.aclose()
                 message = _refusal_text(response, body)
-                if self._names_ours(out, message):
-                    response = await self._async.handle_async_request(out.without_nvext())
-                    self._note_refusal(request, response, message)
+                if out.nvext.is_named_in(message):
+                    response = await self._async.handle_async_request(self._without_nvext(request, out))
+                    self._note_refusal(out.origin, response, message)
                 else:
                     response = _again(response, body)
         except BaseException as error:
@@ -327,63 +288,35 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             record.parent_session_id = plan.parent_session_id
             record.call_index = plan.call_index
             record.function_path = plan.identity.function_path
-            record.hints = dict(said.agent_hints)
             record.wire = self._planner.wire_names
-        nvext: dict[str, Any] = {}
-        if said.agent_hints:
-            nvext["agent_hints"] = dict(said.agent_hints)
-        annotations = list(said.annotations)
+        annotations = said.annotations
         if self._answer_key is not None and (key := self._answer_key()) is not None:
-            annotations.append(f"output_replay_id:{key}")
-        if annotations:
-            nvext["annotations"] = annotations
-        nvext["extra_fields"] = list(EXTRA_FIELDS)
+            annotations += (f"output_replay_id:{key}",)
 
-        with_headers = self._with_headers(request, said.headers)
-        if _origin(request) in self._memory.refusing:
-            record.hints = {}
-            return _Outgoing(with_headers(None), telemetry)
-        body = _plain_json_body(request)
+        headers = request.headers.raw
+        names = [name.lower() for name, _ in headers]
+        headers += [header for header in said.headers if header[0] not in names]
+
+        origin = _origin(request)
+        body = None if origin in self._memory.refusing else _plain_json_body(request, headers, names)
+        nvext = NvextFields(said.agent_hints, annotations, EXTRA_FIELDS)
         parts = None if body is None else spliced(body, nvext)
         if parts is None:
-            record.hints = {}
-            return _Outgoing(with_headers(None), telemetry)
-        names = frozenset({"nvext", *nvext, *dict(said.agent_hints)})
-
-        def without_nvext() -> httpx.Request:
-            record.hints = {}
-            return with_headers(None)
-
-        return _Outgoing(with_headers(parts), telemetry, names, without_nvext)
+            return _Outgoing(_copy(request, headers, request.stream), telemetry, origin)
+        record.hints = dict(said.agent_hints)
+        length = names.index(b"content-length")
+        changed = headers.copy()
+        changed[length] = (headers[length][0], b"%d" % sum(map(len, parts)))
+        return _Outgoing(_copy(request, changed, _Parts(parts)), telemetry, origin, nvext, headers)
 
     @staticmethod
-    def _with_headers(
-        request: httpx.Request, ours: tuple[tuple[bytes, bytes], ...]
-    ) -> Callable[[tuple[bytes, ...] | None], httpx.Request]:
-        """A maker of copies of a request that have our headers (the caller's own stay) and another body."""
+    def _without_nvext(request: httpx.Request, out: _Outgoing) -> httpx.Request:
+        """The call as its caller made it, with our headers only."""
+        out.telemetry.record.hints = {}
+        return _copy(request, out.headers, request.stream)
 
-        def make(parts: tuple[bytes, ...] | None) -> httpx.Request:
-            raw = request.headers.raw
-            taken = {name.lower() for name, _ in raw}
-            headers = raw + [header for header in ours if header[0] not in taken]
-            stream: httpx.SyncByteStream | httpx.AsyncByteStream = request.stream
-            if parts is not None:
-                length = b"%d" % sum(map(len, parts))
-                headers = [(n, length if n.lower() == b"content-length" else v) for n, v in headers]
-                stream = _Parts(parts)
-            return httpx.Request(
-                request.method, request.url, headers=headers, stream=stream, extensions=request.extensions
-            )
-
-        return make
-
-    @staticmethod
-    def _names_ours(out: _Outgoing, message: str) -> bool:
-        return not out.nvext_names.isdisjoint(re.findall(r"\w+", message))
-
-    def _note_refusal(self, request: httpx.Request, response: httpx.Response, message: str) -> None:
+    def _note_refusal(self, origin: str, response: httpx.Response, message: str) -> None:
         """Remember a server that took the call without our body fields and not with them."""
-        origin = _origin(request)
         if response.status_code in _REFUSALS or origin in self._memory.refusing:
             return
         self._memory.refusing.add(origin)
@@ -400,12 +333,20 @@ def _origin(request: httpx.Request) -> str:
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
-def _plain_json_body(request: httpx.Request) -> bytes | None:
-    """The body of a request, if it is in memory and neither compressed nor declared to be something else than JSON."""
-    headers = request.headers
-    if "content-encoding" in headers or "json" not in headers.get("content-type", "json"):
+def _copy(
+    request: httpx.Request,
+    headers: list[tuple[bytes, bytes]],
+    stream: httpx.SyncByteStream | httpx.AsyncByteStream,
+) -> httpx.Request:
+    """A request like the caller's with other headers and body; the caller's own is left as it is."""
+    return httpx.Request(request.method, request.url, headers=headers, stream=stream, extensions=request.extensions)
+
+
+def _plain_json_body(request: httpx.Request, headers: list[tuple[bytes, bytes]], names: list[bytes]) -> bytes | None:
+    """The body, if it is in memory with its length declared, and neither compressed nor said to be no JSON."""
+    if b"content-encoding" in names or b"content-length" not in names:
         return None
-    if "content-length" not in headers:
+    if b"content-type" in names and b"json" not in headers[names.index(b"content-type")][1].lower():
         return None
     try:
         return request.content

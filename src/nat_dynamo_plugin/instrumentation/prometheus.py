@@ -43,6 +43,9 @@ class PrometheusExporter:
             buckets=_SECONDS,
         )
 
+        # Looking a label up costs as much as counting.
+        self._by_model: dict[str, tuple[Counter, Counter, Counter, Histogram, Histogram]] = {}
+
     @classmethod
     @cache
     def shared(cls) -> PrometheusExporter:
@@ -53,14 +56,24 @@ class PrometheusExporter:
         """Take one record."""
         model = record.model or "unknown"
         self._calls.labels(model, str(record.status or "none")).inc()
+        metrics = self._by_model.get(model)
+        if metrics is None:
+            metrics = self._by_model[model] = (
+                self._prompt.labels(model),
+                self._cached.labels(model),
+                self._completion.labels(model),
+                self._ttft.labels(model),
+                self._total.labels(model),
+            )
+        prompt, cached, completion, ttft, total = metrics
         for counter, value in (
-            (self._prompt, record.prompt_tokens),
-            (self._cached, record.cached_tokens),
-            (self._completion, record.completion_tokens),
+            (prompt, record.prompt_tokens),
+            (cached, record.cached_tokens),
+            (completion, record.completion_tokens),
         ):
             if value is not None:
-                counter.labels(model).inc(value)
+                counter.inc(value)
         if record.server_ttft_ms is not None:
-            self._ttft.labels(model).observe(record.server_ttft_ms / 1000.0)
+            ttft.observe(record.server_ttft_ms / 1000.0)
         if record.client_total_ms is not None:
-            self._total.labels(model).observe(record.client_total_ms / 1000.0)
+            total.observe(record.client_total_ms / 1000.0)
