@@ -15,8 +15,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 ANNOTATION = "output_replay_id"
 """Name of the request annotation by which Dynamo's mocker finds an answer (Dynamo 1.6.0)."""
+
+_CALL_START = "<tool_call>"
+_CALL_END = "</tool_call>"
+
+_NAMED = re.compile(r'"name"\s*:\s*"[^"]*"?')
 
 _current: ContextVar[str | None] = ContextVar("nat_dynamo_scripted_answer", default=None)
 
@@ -50,12 +56,18 @@ class ScriptedAnswer:
     tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
     def text(self) -> str:
-        """What the model "writes": the content, then each call in Hermes' tags."""
-        parts = [self.content] if self.content else []
+        """What the model "writes": the content, then each call in Hermes' tags.
+
+        No line break stands between them: Dynamo would return it as part of the content.
+        """
+        parts = [self.content or ""]
         for name, arguments in self.tool_calls:
             call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False, allow_nan=False)
-            parts.append(f"<tool_call>\n{call}\n</tool_call>")
-        return "\n".join(parts)
+            # In JSON "<" stands in strings only, where it may be escaped; as it is, the parser would see a tag.
+            for tag in (_CALL_START, _CALL_END):
+                call = call.replace(tag, "\\u003c" + tag[1:])
+            parts.append(f"{_CALL_START}\n{call}\n{_CALL_END}")
+        return "".join(parts)
 
 
 @contextmanager
@@ -113,6 +125,31 @@ class AnswerBook:
         near = difflib.get_close_matches(key, self.answers, n=1, cutoff=0.0)
         hint = f"nearest key: {near[0]!r}" if near else "there are none"
         raise ScriptedAnswerError(f"no scripted answer has the key {key!r} ({len(self.answers)} known); {hint}")
+
+    def check_parser(self, parser: str | None) -> None:
+        """Refuse what Dynamo's tool-call parser would not give back as it is written here.
+
+        Hermes' parser (Dynamo 1.6.0, seen by trying) looks for calls without tags too: it takes an object with a
+        "name" and a list at the end of the text out of the content, when the request offers tools.
+
+        Args:
+            parser: `tool_call_parser` of the config; None: nothing is parsed.
+
+        Raises:
+            ScriptedAnswerError: names the answer and the field.
+        """
+        for answer in self.answers.values():
+            place = f"{self.source}: answer {answer.key!r}"
+            if answer.tool_calls and parser not in (None, "hermes"):
+                raise ScriptedAnswerError(
+                    f"{place}: field 'tool_calls': they are written in Hermes' form, but tool_call_parser is "
+                    f"{parser!r}; use 'hermes'"
+                )
+            if answer.content and parser == "hermes" and (taken := _taken_for_a_call(answer.content)):
+                raise ScriptedAnswerError(
+                    f"{place}: field 'content': Dynamo's hermes parser would take {taken} for a tool call and remove "
+                    "it; write it differently, or set tool_call_parser to null"
+                )
 
     def replay_trace(self, tokenizer: Tokenizer, eos_token_id: int) -> Iterator[str]:
         """The lines of the mocker's `--response-replay-trace-path` file (Mooncake trace with `output_token_ids`)."""
@@ -205,6 +242,19 @@ def _from_row(line: str, place: str) -> ScriptedAnswer:
             )
         pairs.append((call["name"], call["arguments"]))
     return ScriptedAnswer(row["key"], row.get("content"), tuple(pairs))
+
+
+def _taken_for_a_call(content: str) -> str | None:
+    """The part of a content that Hermes' parser might take for a call; errs on the side of finding one."""
+    if _CALL_START in content:
+        return repr(_CALL_START)
+    if "{" in content and (found := _NAMED.search(content)):
+        return repr(found.group())
+    for bracket in re.finditer(r"\[", content):
+        with suppress(ValueError):
+            json.loads(content[bracket.start() :])
+            return "the list at its end"
+    return None
 
 
 def _check(answer: ScriptedAnswer, place: str) -> None:

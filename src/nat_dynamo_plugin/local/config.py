@@ -104,8 +104,8 @@ class LocalDynamoConfig(BaseModel):
     )
     scripted_answers: str | None = Field(
         default=None,
-        description="Scripted answers: a JSON lines file (`key`, `content`, `tool_calls`), or `package.module:callable` "
-        "that returns an iterable of ScriptedAnswer; null: random tokens.",
+        description="Scripted answers: a JSON lines file (`key`, `content`, `tool_calls`), or "
+        "`package.module:callable` that returns an iterable of ScriptedAnswer; null: random tokens.",
     )
     tool_call_parser: str | None = Field(
         default="hermes",

@@ -109,7 +109,7 @@ def tokenizer_file() -> Path:
             trained = trained or _train().to_str()
             handle, temporary = tempfile.mkstemp(dir=folder, prefix=".making-")
             try:
-                with open(handle, "w", encoding="utf-8") as file:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
                     file.write(trained)
                 Path(temporary).replace(target)  # appears whole or not at all, however many come at once
             except BaseException:

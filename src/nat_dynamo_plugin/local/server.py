@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 
 import httpx
 
-from nat_dynamo_plugin.local.answers import AnswerBook, ScriptedAnswerError, load_answers
+from nat_dynamo_plugin.local.answers import AnswerBook, load_answers
 from nat_dynamo_plugin.local.config import LocalDynamoConfig
 from nat_dynamo_plugin.local.model import eos_token_id, load_tokenizer, tokenizer_file, write_model_folder
 
@@ -207,7 +207,7 @@ class LocalDynamo:
         self._hang_up(supervisor, keep=kept)
         deadline = time.monotonic() + _STOP_S
         try:
-            while supervisor.poll() is None and time.monotonic() < deadline:
+            while supervisor.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - a process, no event
                 await asyncio.sleep(_POLL_S)
         finally:  # also when this wait is cancelled: nothing may be left then either
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -246,14 +246,7 @@ class LocalDynamo:
         if source is None:
             return AnswerBook(), None
         book = load_answers(source)
-        parser = self.config.tool_call_parser
-        if parser not in (None, "hermes"):
-            for answer in book.answers.values():
-                if answer.tool_calls:
-                    raise ScriptedAnswerError(
-                        f"{book.source}: answer {answer.key!r} has tool_calls, which are written in Hermes' form, but "
-                        f"tool_call_parser is {parser!r}; use 'hermes'"
-                    )
+        book.check_parser(self.config.tool_call_parser)
         return book, "".join(book.replay_trace(load_tokenizer(tokenizer_json), eos_token_id()))
 
     def _launch(self, tokenizer_json: Path, trace: str | None) -> socket.socket:
@@ -280,10 +273,10 @@ class LocalDynamo:
                 "parent_pid": os.getpid(),
                 "grace_s": _GRACE_S,
                 "commands": [
-                    {"name": name, "argv": argv, "log": str(self._log_dir / f"{name}.log")}
-                    for name, argv in (
-                        ("frontend", frontend_command(config, port)),
-                        ("mocker", worker_command(config, model_folder, self.model_name, trace_file)),
+                    {"name": name, "argv": argv, "env": env, "log": str(self._log_dir / f"{name}.log")}
+                    for name, argv, env in (
+                        ("frontend", frontend_command(config, port), request_trace_environment(config)),
+                        ("mocker", worker_command(config, model_folder, self.model_name, trace_file), {}),
                     )
                 ],
             }
@@ -416,6 +409,24 @@ def environment(config: LocalDynamoConfig, work_dir: Path) -> dict[str, str]:
     for name in ("HTTP", "TCP_RPC", "TCP_RESPONSE_STREAM", "EVENT_PLANE", "SYSTEM"):
         values[f"DYN_{name}_HOST"] = "127.0.0.1"
     return values | config.env
+
+
+def request_trace_environment(config: LocalDynamoConfig) -> dict[str, str]:
+    """What makes the frontend write `request_trace` (dynamo.request.trace.v1, one `request_end` record a line).
+
+    Source: Dynamo 1.6, reference "Request traces".
+    """
+    if config.request_trace is None:
+        return {}
+    return {
+        "DYN_REQUEST_TRACE": "1",
+        "DYN_REQUEST_TRACE_SINKS": "file",
+        "DYN_REQUEST_TRACE_FILE_FORMAT": "jsonl",
+        "DYN_REQUEST_TRACE_FILE_PATH": str(config.request_trace.absolute()),
+        "DYN_REQUEST_TRACE_FILE_FLUSH_INTERVAL_MS": "100",
+        # Records over this many in flight are dropped.
+        "DYN_REQUEST_TRACE_CAPACITY": "65536",
+    }
 
 
 def _check_installed() -> None:

@@ -123,7 +123,7 @@ class _Supervisor:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=self.work_dir,
-                    env=environment,
+                    env=environment | command["env"],
                     process_group=0,  # so that whatever a child starts can be killed with it
                     preexec_fn=_die_with_parent(),
                 )

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--tool-call-parser")
     own, rest = parser.parse_known_args()
     sys.argv = ["dynamo.mocker", *rest]
-    mocker = importlib.import_module("dynamo.mocker.main")
+    mocker: Any = importlib.import_module("dynamo.mocker.main")
     build = mocker.build_runtime_config
 
     def build_with_parser(*args: Any, **kwargs: Any) -> Any:
