@@ -21,7 +21,7 @@ ENTRY_POINT_GROUP = "nat_dynamo_plugin.wire"
 BUILTIN: dict[str, str] = {
     "dynamo": "nat_dynamo_plugin.wire.dynamo:say",
     "prefix_headers": "nat_dynamo_plugin.wire.prefix_headers:say",
-    "annotations": "nat_dynamo_plugin.wire.annotations:say",
+    "annotations": "nat_dynamo_plugin.wire.nvext_annotations:say",
 }
 DEFAULT_WIRE: tuple[str, ...] = ("dynamo", "prefix_headers")
 
