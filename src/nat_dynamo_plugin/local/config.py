@@ -85,8 +85,9 @@ class LocalDynamoConfig(BaseModel):
         description="Idle seconds a session stays bound to its worker, at least 1; null turns affinity off.",
     )
     session_affinity_mode: Literal["soft", "hard"] = Field(
-        default="hard",
-        description="`hard`: every call of a session on its worker. `soft`: a preference the router may override.",
+        default="soft",
+        description="`soft`: the router prefers a session's worker, and may migrate calls when it dies. `hard`: it "
+        "takes no other, which defeats migration.",
     )
     queue_threshold: float | None = Field(
         default=None,
@@ -117,7 +118,8 @@ class LocalDynamoConfig(BaseModel):
     )
     log_dir: Path | None = Field(
         default=None,
-        description="Folder that the processes' logs stay in; null: a temporary one, kept only if Dynamo fails.",
+        description="Folder in which each instance's logs stay, in a folder of its own; null: a temporary one, kept "
+        "only if Dynamo fails.",
     )
     frontend_args: list[str] = Field(
         default_factory=list, description="Further flags of `python -m dynamo.frontend`, as they are."

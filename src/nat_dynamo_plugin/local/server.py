@@ -130,7 +130,9 @@ class LocalDynamo:
         Raises:
             LocalDynamoError: names the process and quotes its log.
         """
-        self._read_events()
+        if self._supervisor is None:
+            raise LocalDynamoError("the embedded Dynamo is not running")
+        self._read_events(self._supervisor)
         if self._failure is not None:
             raise LocalDynamoError(self._describe(self._failure))
 
@@ -184,11 +186,10 @@ class LocalDynamo:
             with self._launch(tokenizer_json, trace):
                 await self._wait_until_ready()
         except LocalDynamoError:
-            await self.stop()
+            await self._stop(keep=True)
             raise
         except BaseException:
-            self._failure = None
-            await self.stop()
+            await self._stop(keep=False)
             raise
 
     async def stop(self) -> None:
@@ -196,15 +197,18 @@ class LocalDynamo:
 
         The work directory is kept if one of Dynamo's processes had failed.
         """
+        if self._supervisor is not None:
+            self._read_events(self._supervisor)
+            if self._failure is not None:
+                logger.error("%s", self._describe(self._failure))
+        await self._stop(keep=self._failure is not None)
+
+    async def _stop(self, *, keep: bool) -> None:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None:
             self._forget()
             return
-        self._read_events(supervisor)
-        kept = self._failure is not None
-        if kept:
-            logger.error("%s", self._describe(self._failure or ""))
-        self._hang_up(supervisor, keep=kept)
+        self._hang_up(supervisor, keep=keep)
         deadline = time.monotonic() + _STOP_S
         try:
             while supervisor.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - a process, no event
@@ -215,7 +219,7 @@ class LocalDynamo:
             if supervisor.poll() is None:
                 self._kill_all(supervisor)
             _close(supervisor.stdout)
-            if not kept and self._work_dir is not None:
+            if not keep and self._work_dir is not None:
                 shutil.rmtree(self._work_dir, ignore_errors=True)  # in case the supervisor was killed
             self._forget()
 
@@ -230,9 +234,8 @@ class LocalDynamo:
         """Close the supervisor's stdin, which makes it stop everything; it may be gone already."""
         with contextlib.suppress(OSError):
             if supervisor.stdin is not None:
-                if keep:
-                    supervisor.stdin.write(b"keep\n")
-                    supervisor.stdin.flush()
+                # "stop" as well as closing it: a fork of this process may hold the pipe open.
+                supervisor.stdin.write(b"keep\nstop\n" if keep else b"stop\n")
                 supervisor.stdin.close()
 
     def _kill_all(self, supervisor: subprocess.Popen[bytes]) -> None:
@@ -266,7 +269,7 @@ class LocalDynamo:
             if trace is not None:
                 trace_file = work_dir / "answers.jsonl"
                 trace_file.write_text(trace)
-            self._log_dir = config.log_dir.absolute() if config.log_dir else work_dir / "logs"
+            self._log_dir = config.log_dir.absolute() / work_dir.name if config.log_dir else work_dir / "logs"
             self._log_dir.mkdir(parents=True, exist_ok=True)
             spec = {
                 "work_dir": str(work_dir),
@@ -288,9 +291,9 @@ class LocalDynamo:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    cwd=work_dir,
                     env=environment(config, work_dir),
                     start_new_session=True,
+                    bufsize=0,
                 )
             assert self._supervisor.stdout is not None
             os.set_blocking(self._supervisor.stdout.fileno(), False)
@@ -331,10 +334,8 @@ class LocalDynamo:
             return f"{ready} of {self.config.workers} workers are ready"
         return ""
 
-    def _read_events(self, supervisor: subprocess.Popen[bytes] | None = None) -> None:
-        supervisor = supervisor or self._supervisor
-        if supervisor is None or supervisor.stdout is None or supervisor.stdout.closed:
-            return
+    def _read_events(self, supervisor: subprocess.Popen[bytes]) -> None:
+        assert supervisor.stdout is not None
         gone = supervisor.poll() is not None
         with contextlib.suppress(BlockingIOError):
             while received := os.read(supervisor.stdout.fileno(), 65536):
@@ -367,7 +368,7 @@ class LocalDynamo:
 
 def frontend_command(config: LocalDynamoConfig, port: int) -> list[str]:
     """The frontend's command line."""
-    argv = [sys.executable, "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", str(port)]
+    argv = [sys.executable, "-P", "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", str(port)]
     argv += ["--router-mode", config.router_mode, "--migration-limit", str(config.migration_limit)]
     if config.session_affinity_ttl_s is not None:
         argv += ["--router-session-affinity-ttl-secs", str(config.session_affinity_ttl_s)]
@@ -401,6 +402,9 @@ def environment(config: LocalDynamoConfig, work_dir: Path) -> dict[str, str]:
         "DYN_FILE_KV": str(work_dir / "discovery"),
         "DYN_REQUEST_PLANE": "tcp",
         "DYN_EVENT_PLANE": "zmq",
+        # Two kilobytes of log a request say nothing that helps; refusals and failures are logged above `info`.
+        "DYN_LOG": "info,dynamo_llm::http::service=warn,dynamo_kv_router::scheduling=warn,"
+        "dynamo_runtime::pipeline::network::ingress=warn",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "DO_NOT_TRACK": "1",

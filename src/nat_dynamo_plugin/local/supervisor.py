@@ -4,12 +4,12 @@ Started by `LocalDynamo` as a file (not with `-m`: that would import the package
 session of its own, so that Ctrl-C in a terminal reaches the program that uses Dynamo and not Dynamo. It is the parent
 of every Dynamo process and runs the event plane's broker itself.
 
-It ends, taking everything with it, as soon as one of these happens: its stdin is closed, the process that started it
-is gone (a pidfd says so, even if a fork of that process still holds the pipe), or it gets SIGTERM, SIGINT or SIGHUP.
-Should it be killed itself, the kernel kills its children (PR_SET_PDEATHSIG).
+It ends, taking everything with it, as soon as one of these happens: its stdin says `stop` or is closed, the process
+that started it is gone (it looks twice a second, in case a fork of that process still holds the pipe), or it gets
+SIGTERM, SIGINT or SIGHUP. Should it be killed itself, the kernel kills its children (PR_SET_PDEATHSIG).
 
 Protocol: one JSON object a line on stdout (`started` with pids, `exited` with name and return code, `failed` with a
-reason); on stdin the line `keep` means: leave the work directory when you end.
+reason); on stdin the lines `keep` (leave the work directory when you end) and `stop`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LOOK_FOR_STARTER_S = 0.5
 
 
 def _die_with_parent() -> Callable[[], None]:
@@ -83,13 +85,16 @@ class _Supervisor:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.keep = False
         self._selector = selectors.DefaultSelector()
+        self._signals = -1
         self._pending = b""
 
     def run(self) -> None:
         try:
-            if self._watch_starter():
+            self._watch()
+            if not self._orphaned():
                 self._start_children()
-                self._wait_for_the_end()
+                while self._goes_on():
+                    pass
         except Exception as error:
             _emit({"event": "failed", "reason": f"{type(error).__name__}: {error}"})
             raise
@@ -98,57 +103,52 @@ class _Supervisor:
             if not self.keep:
                 shutil.rmtree(self.work_dir, ignore_errors=True)
 
-    def _watch_starter(self) -> bool:
-        """Register everything that means "stop"; False if the starter is gone already."""
-        wake_read, wake_write = os.pipe()
-        os.set_blocking(wake_write, False)
-        signal.set_wakeup_fd(wake_write)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    def _orphaned(self) -> bool:
+        return os.getppid() != self.parent_pid
+
+    def _watch(self) -> None:
+        """Turn signals into bytes on a pipe, and wait for those and for stdin."""
+        self._signals, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
-        self._selector.register(wake_read, selectors.EVENT_READ, "stop")
-        self._selector.register(0, selectors.EVENT_READ, "stdin")
-        try:
-            self._selector.register(os.pidfd_open(self.parent_pid), selectors.EVENT_READ, "stop")
-        except ProcessLookupError:
-            return False
-        return True
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        self._selector.register(0, selectors.EVENT_READ)
 
     def _start_children(self) -> None:
         environment = {**os.environ, "DYN_ZMQ_BROKER_URL": _start_broker()}
         for command in self.commands:
             with Path(command["log"]).open("ab") as log:
-                child = subprocess.Popen(
+                self.children[command["name"]] = subprocess.Popen(
                     command["argv"],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    cwd=self.work_dir,
                     env=environment | command["env"],
                     process_group=0,  # so that whatever a child starts can be killed with it
                     preexec_fn=_die_with_parent(),
                 )
-            self.children[command["name"]] = child
-            self._selector.register(os.pidfd_open(child.pid), selectors.EVENT_READ, command["name"])
         _emit({"event": "started", "pids": {name: child.pid for name, child in self.children.items()}})
 
-    def _wait_for_the_end(self) -> None:
-        while True:
-            for key, _ in self._selector.select():
-                if key.data == "stop":
-                    return
-                if key.data == "stdin":
-                    received = os.read(0, 4096)
-                    self._pending += received
-                    *lines, self._pending = self._pending.split(b"\n")
-                    self.keep = self.keep or b"keep" in lines
-                    if not received:
-                        return
-                else:
-                    self._selector.unregister(key.fileobj)
-                    os.close(key.fd)
-                    child = self.children.pop(key.data)
-                    self._kill(child)
-                    _emit({"event": "exited", "name": key.data, "returncode": child.returncode})
+    def _goes_on(self) -> bool:
+        """Wait for something to happen; False if it means the end."""
+        for key, _ in self._selector.select(_LOOK_FOR_STARTER_S):
+            received = os.read(key.fd, 4096)
+            if key.fd == self._signals:
+                if any(number in _STOP_SIGNALS for number in received):
+                    return False
+            else:
+                *lines, self._pending = (self._pending + received).split(b"\n")
+                self.keep = self.keep or b"keep" in lines
+                if not received or b"stop" in lines:
+                    return False
+        for name, child in list(self.children.items()):
+            if child.poll() is not None:
+                del self.children[name]
+                self._kill(child)
+                _emit({"event": "exited", "name": name, "returncode": child.returncode})
+        return not self._orphaned()
 
     def _stop_children(self) -> None:
         deadline = time.monotonic() + self.grace_s
