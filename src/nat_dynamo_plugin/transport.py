@@ -66,7 +66,7 @@ class _Parts(httpx.SyncByteStream, httpx.AsyncByteStream):
 class _Telemetry:
     """Reads one answer into its record and emits the record once, in the context the call was made in."""
 
-    __slots__ = ("_context", "_done", "_emit", "_ended_ms", "_reader", "_started", "record")
+    __slots__ = ("_context", "_done", "_emit", "_ended_ms", "_exhausted", "_reader", "_started", "record")
 
     def __init__(self, record: CallRecord, emit_record: Emit) -> None:
         self.record = record
@@ -77,6 +77,7 @@ class _Telemetry:
         self._context = copy_context()
         self._started = perf_counter()
         self._ended_ms: float | None = None
+        self._exhausted = False
 
     def now_ms(self) -> float:
         return (perf_counter() - self._started) * 1000.0
@@ -98,12 +99,12 @@ class _Telemetry:
         if self._reader is not None:
             self._reader.feed(chunk, now)
 
+    def exhausted(self) -> None:
+        self._exhausted = True
+
     def failed(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
-            # The consumer stopped reading. OpenAI's library always does so behind the last event.
-            if self._reader is not None and not self._reader.complete:
-                self.record.error = "closed before the answer was complete"
-            return
+            return  # the consumer stopped reading; `finish` knows whether the answer was complete by then
         self._ended_ms = self.now_ms()
         if self.record.error is None:
             self.record.error = f"{type(error).__name__}: {error}"[:500]
@@ -116,6 +117,9 @@ class _Telemetry:
         self.record.client_total_ms = ended
         if self._reader is not None:
             self._reader.finish(ended)
+            # OpenAI's library always stops behind the last event, before the stream has ended.
+            if not self._exhausted and not self._reader.complete and self.record.error is None:
+                self.record.error = "closed before the answer was complete"
         self._context.run(self._emit, self.record)
 
 
@@ -134,6 +138,7 @@ class _ReadStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             for chunk in self._stream:
                 feed(chunk)
                 yield chunk
+            self._telemetry.exhausted()
         except BaseException as error:
             self._telemetry.failed(error)
             raise
@@ -144,6 +149,7 @@ class _ReadStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             async for chunk in self._stream:
                 feed(chunk)
                 yield chunk
+            self._telemetry.exhausted()
         except BaseException as error:
             self._telemetry.failed(error)
             raise
@@ -225,8 +231,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         try:
             response = self._sync.handle_request(out.request)
             if out.nvext is not None and response.status_code in _REFUSALS:
-                body = b"".join(response.iter_raw())
-                response.close()
+                body = response.content if response.is_closed else b"".join(response.iter_raw())
                 message = _refusal_text(response, body)
                 if out.nvext.is_named_in(message):
                     response = self._sync.handle_request(self._without_nvext(request, out))
@@ -249,8 +254,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         try:
             response = await self._async.handle_async_request(out.request)
             if out.nvext is not None and response.status_code in _REFUSALS:
-                body = b"".join([chunk async for chunk in response.aiter_raw()])
-                await response.aclose()
+                body = response.content if response.is_closed else b"".join([c async for c in response.aiter_raw()])
                 message = _refusal_text(response, body)
                 if out.nvext.is_named_in(message):
                     response = await self._async.handle_async_request(self._without_nvext(request, out))
@@ -324,6 +328,11 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     def _watched(self, response: httpx.Response, telemetry: _Telemetry) -> httpx.Response:
         telemetry.begin(response)
+        if response.is_closed:  # a transport that answers from memory
+            telemetry.feed(response.content)
+            telemetry.exhausted()
+            telemetry.finish()
+            return response
         response.stream = _ReadStream(response.stream, telemetry)
         return response
 
