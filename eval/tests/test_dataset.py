@@ -50,6 +50,7 @@ def test_repetitions_work_on_the_same_task() -> None:
         ({"ids": []}, "at least 1 item"),
         ({"ids": ["multi_turn_base_200"]}, "unknown BFCL task 'multi_turn_base_200'.*did you mean"),
         ({"lmit": 3}, "lmit"),
+        ({"file_path": "mine.json"}, "'mine.json'.*remove file_path"),
     ],
 )
 def test_bad_fields_are_refused_when_the_config_is_read(fields: dict[str, object], complaint: str) -> None:

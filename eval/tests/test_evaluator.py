@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from nat.data_models.evaluator import EvalInput, EvalInputItem
 
 from nat_dynamo_bfcl.answers import solution
@@ -27,6 +28,7 @@ async def judge(*outputs: Any) -> Any:
 async def test_the_ground_truth_scores_one() -> None:
     output = await judge(solved("multi_turn_base_0").to_json())
     assert output.average_score == 1.0
+    assert output.metric.problem is None
     assert output.eval_output_items[0].reasoning == {"task": "multi_turn_base_0", "llm_calls": 9, "executed_calls": 10}
 
 
@@ -66,7 +68,13 @@ async def test_no_output_scores_zero() -> None:
 
 async def test_the_average_is_not_rounded() -> None:
     right = solved("multi_turn_base_1").to_json()
-    assert (await judge(right, right, "")).average_score == 2 / 3
+    output = await judge(right, right, "")
+    assert output.average_score == pytest.approx(2 / 3, abs=1e-12)
+    assert output.metric.problem == "1 not solved, the first: 2: the workflow gave no output"
+
+
+async def test_no_questions_have_no_average() -> None:
+    assert (await judge()).average_score is None
 
 
 async def test_an_output_that_is_none_of_the_agents_is_an_error_of_that_question_alone() -> None:

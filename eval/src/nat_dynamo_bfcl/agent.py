@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage, ToolMessage
@@ -142,16 +142,14 @@ class BfclAgent:
 
 def _build_graph() -> CompiledStateGraph[MessagesState, Question, MessagesState, MessagesState]:
     graph = StateGraph(MessagesState, context_schema=Question)
-    graph.add_node("model", _call_model)
+    graph.add_node("model", _call_model, destinations=("tools", "model", END))
     graph.add_node("tools", ToolNode([], awrap_tool_call=_call_tool))
     graph.add_edge(START, "model")
     graph.add_edge("tools", "model")
     return graph.compile()
 
 
-async def _call_model(
-    state: MessagesState, runtime: Runtime[Question]
-) -> Command[Literal["tools", "model", "__end__"]]:
+async def _call_model(state: MessagesState, runtime: Runtime[Question]) -> Command[Any]:
     question = runtime.context
     # Acts only on an embedded Dynamo with scripted answers; any other server never sees it.
     with scripted_answer(question.next_answer_key()):
@@ -164,7 +162,7 @@ async def _call_model(
         for call in reply.invalid_tool_calls
     ]
     # Where to go is said here, not on a conditional edge: every traced step costs NAT a copy of the conversation.
-    goto: Literal["tools", "model", "__end__"] = "tools" if reply.tool_calls else "model" if unreadable else END
+    goto = "tools" if reply.tool_calls else "model" if unreadable else END
     return Command(update={"messages": [reply, *unreadable]}, goto=goto)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 from nat.data_models.dataset_handler import EvalDatasetBaseConfig
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nat_dynamo_bfcl.benchmark import CATEGORY, Task, get_task, tasks
 
@@ -21,14 +21,21 @@ class BfclMultiTurnConfig(EvalDatasetBaseConfig, name="bfcl_multi_turn"):
     ids: list[str] | None = Field(default=None, min_length=1, description="Only these tasks, in this order.")
     seed: int | None = Field(default=None, description="Shuffle the tasks with this seed; null keeps BFCL's order.")
     limit: int | None = Field(default=None, ge=1, description="Only the first so many tasks, after shuffling.")
-    # NAT names the dataset after it; the package holds the file.
-    file_path: Path | str = Field(default=CATEGORY, description="Ignored: tasks come from the installed bfcl-eval.")
+    # NAT names the dataset after it and hands it to the loader, which has no use for it.
+    file_path: Path | str = Field(default=CATEGORY, description="Not to be set: tasks come from the installed package.")
 
     @model_validator(mode="after")
     def _ids_exist(self) -> BfclMultiTurnConfig:
         for task_id in self.ids or ():
             get_task(task_id)
         return self
+
+    @field_validator("file_path")
+    @classmethod
+    def _no_file(cls, value: Path | str) -> Path | str:
+        if str(value) != CATEGORY:
+            raise ValueError(f"{str(value)!r}: tasks come from the installed bfcl-eval; remove file_path")
+        return value
 
     def parser(self) -> tuple[Callable[..., pd.DataFrame], dict[str, Any]]:
         """NAT's contract: a function that takes a path and keywords, and the keywords."""

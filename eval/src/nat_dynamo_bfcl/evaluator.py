@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 from nat.data_models.evaluator import EvalInput, EvalInputItem
-from nat.plugins.eval.data_models.evaluator_io import EvalOutput, EvalOutputItem
+from nat.plugins.eval.data_models.evaluator_io import EvalOutputItem
 from nat.plugins.eval.evaluator.base_evaluator import BaseEvaluator
 
 from nat_dynamo_bfcl.benchmark import check, get_task
 from nat_dynamo_bfcl.result import Result
+from nat_dynamo_plugin.evaluators.evaluate import MetricOutput, MetricSummary
 
 MAX_DETAIL = 500
 """Characters of one detail of the checker's error that go into the reasoning; whole states can be huge."""
@@ -22,12 +23,25 @@ class BfclAccuracy(BaseEvaluator):
     def __init__(self, max_concurrency: int = 4) -> None:
         super().__init__(max_concurrency, tqdm_desc="Checking BFCL calls")
 
-    async def evaluate(self, eval_input: EvalInput) -> EvalOutput:
-        output = await super().evaluate(eval_input)
-        # NAT's own average is rounded to two places: 199 of 200 would not be told from 200.
-        scores = [float(item.score) for item in output.eval_output_items]
-        output.average_score = sum(scores) / len(scores) if scores else None
-        return output
+    async def evaluate(self, eval_input: EvalInput) -> MetricOutput:
+        items = (await super().evaluate(eval_input)).eval_output_items
+        failed = [item for item in items if item.score != 1.0]
+        return MetricOutput(
+            # NAT's own average is rounded to two places, which makes 399 of 400 a perfect score.
+            average_score=1 - len(failed) / len(items) if items else None,
+            eval_output_items=items,
+            metric=MetricSummary(
+                type="bfcl_accuracy",
+                unit="share",
+                better="higher",
+                statistic="mean",
+                meaning="questions solved, by BFCL's checker",
+                questions=len(items),
+                scored_questions=len(items),
+                samples=len(items),
+                problem=_problem(failed),
+            ),
+        )
 
     async def evaluate_item(self, item: EvalInputItem) -> EvalOutputItem:
         reasoning = judge(item.output_obj)
@@ -58,6 +72,12 @@ def judge(output: Any) -> dict[str, Any]:
         "error_type": verdict["error_type"],
         "details": {key: _short(value) for key, value in verdict.get("details", {}).items()},
     }
+
+
+def _problem(failed: list[EvalOutputItem]) -> str | None:
+    if not failed:
+        return None
+    return f"{len(failed)} not solved, the first: {failed[0].id}: {failed[0].reasoning['error']}"
 
 
 def _short(value: Any) -> str:
