@@ -13,6 +13,7 @@ from nat_dynamo_plugin.local.answers import (
     ScriptedAnswerError,
     current_scripted_answer,
     scripted_answer,
+    scripted_answers,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "ScriptedAnswerError",
     "current_scripted_answer",
     "scripted_answer",
+    "scripted_answers",
 ]
 
 _LAZY = {"LocalDynamo": "server", "LocalDynamoError": "server", "LocalDynamoConfig": "config"}

@@ -16,6 +16,7 @@ import difflib
 import importlib
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -34,7 +35,7 @@ _CALL_END = "</tool_call>"
 
 _NAMED = re.compile(r'"name"\s*:\s*"[^"]*"?')
 
-_current: ContextVar[str | None] = ContextVar("nat_dynamo_scripted_answer", default=None)
+_current: ContextVar[str | _Script | None] = ContextVar("nat_dynamo_scripted_answer", default=None)
 
 
 class ScriptedAnswerError(ValueError):
@@ -83,9 +84,40 @@ def scripted_answer(key: str | None) -> Iterator[None]:
         _current.reset(token)
 
 
+@contextmanager
+def scripted_answers(keys: Sequence[str]) -> Iterator[None]:
+    """Let the LLM calls inside the scope get the scripted answers `keys`, one each, in the order they are made.
+
+    For frameworks that run an agent's loop themselves. The last key serves all further calls.
+
+    Raises:
+        ValueError: no keys.
+    """
+    token = _current.set(_Script(keys))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class _Script:
+    """Keys to be used one after the other, by any task or thread of a scope."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        if not keys:
+            raise ValueError("keys=[] is not allowed: name at least one scripted answer")
+        self._keys = list(keys)
+        self._lock = threading.Lock()
+
+    def next(self) -> str:
+        with self._lock:
+            return self._keys.pop(0) if len(self._keys) > 1 else self._keys[0]
+
+
 def current_scripted_answer() -> str | None:
-    """The key of the scope this code runs in, or None."""
-    return _current.get()
+    """The key of the scope this code runs in, or None. Inside `scripted_answers` each question is one call."""
+    current = _current.get()
+    return current.next() if isinstance(current, _Script) else current
 
 
 class AnswerBook:
