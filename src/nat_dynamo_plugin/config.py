@@ -114,6 +114,19 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
         gt=0.0,
         description="Seconds to wait for the next bytes of an answer (the read timeout).",
     )
+    # NAT's retry fields, which NAT leaves out of dumps: a config that `nat optimize` has written would lose them.
+    do_auto_retry: bool = Field(default=True, description="Whether a call that fails is made again at all.")
+    num_retries: int | None = Field(
+        default=None, gt=0, description="Most requests of one call, the first included; max_retries + 1 unless set."
+    )
+    retry_on_status_codes: list[int | str] = Field(
+        default=[429, 500, 502, 503, 504],
+        description="HTTP statuses that are tried again, as numbers or patterns (5xx), besides 408, 409 and 529.",
+    )
+    retry_on_errors: list[str] | None = Field(
+        default=["Too Many Requests", "429"],
+        description="Texts that make any error answer be tried again.",
+    )
     connect_timeout: float = Field(default=10.0, gt=0.0, description="Seconds to wait for a connection.")
     pool_timeout: float = Field(
         default=600.0, gt=0.0, description="Seconds to wait for a free connection of this client's pool."

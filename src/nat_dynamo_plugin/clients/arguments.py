@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from inspect import Parameter, signature
 from typing import Any
 
+from ..config import DynamoModelConfig
 
-def checked_arguments(arguments: Mapping[str, Any], known: frozenset[str], client: str) -> dict[str, Any]:
+
+def checked_arguments(arguments: Mapping[str, Any], known: Iterable[str], client: str) -> dict[str, Any]:
     """The arguments, if the framework's client takes all of them.
 
     Raises:
-        ValueError: for one it does not take, naming the nearest it does.
+        ValueError: for one it does not take, naming the nearest that it or `_type: dynamo` does.
     """
+    known = frozenset(known)
     for name, value in arguments.items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
+            near = get_close_matches(name, sorted(known | DynamoModelConfig.model_fields.keys() - arguments), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{name}={value!r}: neither `_type: dynamo` nor {client} has such a field{hint}")
+            raise ValueError(f"{name}={value!r}: {client}, which serves `_type: dynamo` here, does not take it{hint}")
     return dict(arguments)
+
+
+def named_parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Names of the parameters that can be given by keyword."""
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return frozenset(name for name, p in signature(function).parameters.items() if p.kind in kinds) - {"self"}
+
+
+def chat_parameters() -> frozenset[str]:
+    """What a user may set of the OpenAI library's `chat.completions.create`; the framework sets the others itself."""
+    from openai.resources.chat.completions import Completions
+
+    framework = {"messages", "model", "stream", "stream_options", "tools", "functions", "function_call", "timeout"}
+    return named_parameters(Completions.create) - framework

@@ -1,4 +1,4 @@
-"""The httpx clients that every framework's client is built on: transport, one retry layer, timeouts, limits."""
+"""The httpx clients that every framework's client is built on: transport, retries, timeouts, limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import httpx
 from httpx_retries import Retry, RetryTransport
@@ -16,11 +17,13 @@ from nat.llm.utils.constants import LLMHeaderPrefix
 from ..config import DynamoModelConfig
 from ..provider import Service, service_of
 from ..transport import DynamoTransport
+from .loops import AnyLoopTransport
+from .retries import retry_policies
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
 
 logger = logging.getLogger(__name__)
-
-RETRY_STATUSES = (408, 409, 529)
-"""Retried besides `retry_on_status_codes`: what the OpenAI library retries, and Dynamo's word for overload."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,41 @@ class HttpClients:
     asynchronous: httpx.AsyncClient
     timeout: httpx.Timeout
     service: Service
+
+    @property
+    def model_name(self) -> str:
+        """The model's name at the server."""
+        return self.service.model_name
+
+    @property
+    def base_url(self) -> str | None:
+        """The server's OpenAI-compatible URL, or `None` for the OpenAI library's own default."""
+        return self.service.base_url
+
+    @property
+    def api_key(self) -> str | None:
+        """The key. Dynamo wants none, but the OpenAI library does, so a server of one's own gets a placeholder."""
+        return self.service.api_key or ("unused" if self.service.base_url else None)
+
+    def openai(self) -> OpenAI:
+        """The OpenAI library's client on our sync httpx client, for frameworks that take one."""
+        from openai import OpenAI
+
+        return OpenAI(
+            api_key=self.api_key, base_url=self.base_url, http_client=self.sync, timeout=self.timeout, max_retries=0
+        )
+
+    def async_openai(self) -> AsyncOpenAI:
+        """The OpenAI library's client on our async httpx client, for frameworks that take one."""
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(
+            api_key=self.api_key,
+            base_url=self.base_url,
+            http_client=self.asynchronous,
+            timeout=self.timeout,
+            max_retries=0,
+        )
 
 
 def timeouts(config: DynamoModelConfig) -> httpx.Timeout:
@@ -43,46 +81,12 @@ def timeouts(config: DynamoModelConfig) -> httpx.Timeout:
     )
 
 
-def retry_policy(config: DynamoModelConfig) -> Retry:
-    """The one retry layer, below our transport: `max_retries` retries, or NAT's `num_retries` attempts where set.
-
-    Waits 0.25 s, doubling, with full jitter, at most 8 s; a `Retry-After` is respected. A read timeout is not retried:
-    the server is still working on the first request.
-    """
-    retries = config.max_retries
-    if "num_retries" in config.model_fields_set:
-        retries = config.num_retries - 1
-    if not config.do_auto_retry:
-        retries = 0
-    statuses = {*RETRY_STATUSES, *expand_statuses(config.retry_on_status_codes)}
-    return Retry(
-        total=max(0, retries),
-        allowed_methods=["POST", "GET"],
-        status_forcelist=statuses,
-        retry_on_exceptions=(
-            httpx.ConnectError,
-            httpx.ConnectTimeout,
-            httpx.PoolTimeout,
-            httpx.WriteError,
-            httpx.ReadError,
-            httpx.RemoteProtocolError,
-        ),
-        backoff_factor=0.25,
-        max_backoff_wait=8.0,
+def limits(config: DynamoModelConfig, keepalive: int | None = None) -> httpx.Limits:
+    """At most `max_connections` at once, of which `keepalive` (all unless given) stay open when idle."""
+    return httpx.Limits(
+        max_connections=config.max_connections,
+        max_keepalive_connections=config.max_connections if keepalive is None else keepalive,
     )
-
-
-def expand_statuses(codes: list[int | str]) -> set[int]:
-    """HTTP statuses of NAT's patterns: a number, or text in which `x` or `*` stands for any digit (`5xx`)."""
-    statuses: set[int] = set()
-    for code in codes:
-        pattern = str(code).replace("*", "x").lower()
-        statuses.update(
-            status
-            for status in range(100, 600)
-            if len(pattern) == 3 and all(p in ("x", d) for p, d in zip(pattern, str(status), strict=True))
-        )
-    return statuses
 
 
 def _payload_headers(request: httpx.Request) -> None:
@@ -103,33 +107,39 @@ async def _payload_headers_async(request: httpx.Request) -> None:
 
 @asynccontextmanager
 async def http_clients(config: DynamoModelConfig) -> AsyncIterator[HttpClients]:
-    """The clients of a config, closed at the end of the block."""
-    service = service_of(config)
-    common: dict[str, Any] = {
-        "verify": config.verify_ssl,
-        "http2": config.http2,
-        "limits": httpx.Limits(
-            max_connections=config.max_connections, max_keepalive_connections=config.max_connections
-        ),
-    }
-    retry = retry_policy(config)
+    """The clients of a config, closed at the end of the block.
 
-    def wrapped(transport: httpx.BaseTransport | httpx.AsyncBaseTransport) -> DynamoTransport:
+    Raises:
+        ValueError: for `http2: true` without the package h2, and for a status pattern that is none.
+    """
+    if config.http2 and find_spec("h2") is None:
+        raise ValueError(
+            "http2=True: the package h2, which speaks HTTP/2, is not installed; install httpx[http2] or leave http2 out"
+        )
+    service = service_of(config)
+    # Reading the certificates takes tens of ms, so all transports share them.
+    verify = httpx.create_ssl_context(verify=config.verify_ssl)
+    retry, retry_async = retry_policies(config) or (None, None)
+
+    def wrapped(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, policy: Retry | None) -> DynamoTransport:
         return DynamoTransport(
-            RetryTransport(transport, retry) if retry.total else transport,
+            transport if policy is None else RetryTransport(transport, policy),
             service.planner,
             answer_key=service.answer_key,
             memory=service.memory,
         )
 
+    def async_transport(keepalive: int | None) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(verify=verify, http2=config.http2, limits=limits(config, keepalive))
+
     timeout = timeouts(config)
     with httpx.Client(
-        transport=wrapped(httpx.HTTPTransport(**common)),
+        transport=wrapped(httpx.HTTPTransport(verify=verify, http2=config.http2, limits=limits(config)), retry),
         timeout=timeout,
         event_hooks={"request": [_payload_headers]},
     ) as sync:
         async with httpx.AsyncClient(
-            transport=wrapped(httpx.AsyncHTTPTransport(**common)),
+            transport=wrapped(AnyLoopTransport(async_transport), retry_async),
             timeout=timeout,
             event_hooks={"request": [_payload_headers_async]},
         ) as asynchronous:

@@ -14,6 +14,13 @@ from ..config import DynamoModelConfig
 
 FRAMEWORKS: dict[LLMFrameworkEnum, tuple[str, str]] = {
     LLMFrameworkEnum.LANGCHAIN: ("langchain", "langchain"),
+    LLMFrameworkEnum.LLAMA_INDEX: ("llama_index", "llama-index"),
+    LLMFrameworkEnum.ADK: ("adk", "adk"),
+    LLMFrameworkEnum.CREWAI: ("crewai", "crewai"),
+    LLMFrameworkEnum.AGNO: ("agno", "agno"),
+    LLMFrameworkEnum.AUTOGEN: ("autogen", "autogen"),
+    LLMFrameworkEnum.SEMANTIC_KERNEL: ("semantic_kernel", "semantic-kernel"),
+    LLMFrameworkEnum.STRANDS: ("strands", "strands"),
 }
 """Framework: the file beside this one, and the extra to install."""
 

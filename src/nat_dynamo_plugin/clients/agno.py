@@ -1,0 +1,59 @@
+"""Agno: `OpenAIChat` on our httpx clients."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from typing import Any
+
+from agno.models.message import Message
+from agno.models.openai import OpenAIChat, OpenAIResponses
+from nat.data_models.llm import APITypeEnum
+
+from ..config import DynamoModelConfig
+from .arguments import checked_arguments
+from .http import http_clients
+from .thinking import in_argument, in_system_message, with_thinking
+
+_OURS = {
+    *("id", "api_key", "base_url", "timeout", "max_retries", "http_client", "client_params", "client", "async_client"),
+    # Agno's own retry layer.
+    *("retries", "delay_between_retries", "exponential_backoff"),
+}
+# Agno calls a system message "developer", which only OpenAI's own models know.
+_ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"model": "assistant"}
+
+
+def _think(prompt: str, messages: list[Message]) -> list[Message]:
+    return in_system_message(
+        messages,
+        prompt,
+        lambda message: message.role == "system",
+        lambda message: str(message.content),
+        lambda text: Message(role="system", content=text),
+    )
+
+
+@asynccontextmanager
+async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
+    """An `OpenAIChat`, or `OpenAIResponses` for `api_type: responses`, closed with the workflow."""
+    model = OpenAIResponses if config.api_type == APITypeEnum.RESPONSES else OpenAIChat
+    arguments = {"role_map": _ROLES, **config.openai_arguments}
+    if model is OpenAIResponses and "max_tokens" in arguments:
+        arguments["max_output_tokens"] = arguments.pop("max_tokens")
+    known = {field.name for field in fields(model) if field.init and not field.name.startswith("_")} - _OURS
+    arguments = checked_arguments(arguments, known, model.__name__)
+    async with http_clients(config) as http:
+        llm = model(
+            id=http.model_name,
+            api_key=http.api_key,
+            base_url=http.base_url,
+            timeout=config.request_timeout,
+            max_retries=0,
+            client=http.openai(),
+            async_client=http.async_openai(),
+            **arguments,
+        )
+        methods = ["invoke", "invoke_stream", "ainvoke", "ainvoke_stream"]
+        yield with_thinking(llm, config, methods, in_argument("messages", _think))
