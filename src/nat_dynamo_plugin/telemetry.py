@@ -15,6 +15,9 @@ STEP_NAME = "dynamo_llm_call"
 RECORD_KEY = "dynamo_call"
 """Key under the step's `metadata.provided_metadata` that holds the record as a plain dict."""
 
+ARRIVAL_STEP_NAME = "dynamo_arrival"
+"""Name of the step that marks when a question arrived, where that is not when its workflow started (`sweep.open_loop`)."""
+
 
 @dataclass(slots=True, kw_only=True)
 class CallRecord:

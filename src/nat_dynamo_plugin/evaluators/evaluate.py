@@ -52,10 +52,11 @@ def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInp
     pooled: list[Sample] = []
     for item in items:
         question = Question.from_trajectory(item.id, item.trajectory)
-        samples = metric.samples(question)
+        flaw = question.flaw if config.strict else None
+        samples = [] if flaw else metric.samples(question)
         pooled.extend(samples)
         score = aggregate(samples, config.statistic)
-        error = _why_no_score(metric, question) if score is None else None
+        error = (flaw or _why_no_score(metric, question)) if score is None else None
         reasoning = {
             "statistic": config.statistic,
             "unit": metric.unit,

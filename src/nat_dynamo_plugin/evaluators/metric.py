@@ -43,6 +43,12 @@ class DynamoMetricConfig(EvaluatorBaseConfig):
         "optimizer counts as a failed trial, so that missing or broken answers never pass for good ones.",
     )
 
+    strict: bool = Field(
+        default=False,
+        description="Score a question only if it made LLM calls, none failed, and all came back with Dynamo's data. "
+        "For tuning, together with `min_coverage: 1`: a server that fails early must not pass for a fast one.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _name_the_nearest_field(cls, values: Any) -> Any:
@@ -122,12 +128,22 @@ def aggregate(samples: Sequence[Sample], statistic: Statistic) -> float | None:
 ConfigT = TypeVar("ConfigT", bound=DynamoMetricConfig)
 
 
+_builders: dict[type[DynamoMetricConfig], Callable[[Any], Metric]] = {}
+
+
+def metric_of(config: DynamoMetricConfig) -> Metric:
+    """The metric that the evaluator of this config computes."""
+    return _builders[type(config)](config)
+
+
 def register_metric(config_type: type[ConfigT], build: Callable[[ConfigT], Metric]) -> None:
     """Make a metric a NAT evaluator under its config's name.
 
     The evaluator takes NAT's legacy lane (`evaluate_fn`, intermediate steps): the ATIF conversion of NAT
     1.9 drops custom steps.
     """
+
+    _builders[config_type] = build
 
     @register_evaluator(config_type=config_type)
     async def build_evaluator(config: ConfigT, builder: EvalBuilder) -> AsyncIterator[EvaluatorInfo]:

@@ -12,7 +12,8 @@ class QuestionLatencyConfig(DynamoMetricConfig, name="dynamo_question_latency"):
     """Wall time of a question in seconds: its LLM calls, its tools and the waiting between; lower is better.
 
     From the workflow's start to its end. Waiting for `max_concurrency` comes before the start and does not
-    count. All statistics are over questions. It needs no Dynamo data.
+    count, unless questions arrive by a schedule (`dynamo_open_loop`): then the time counts from the arrival.
+    All statistics are over questions. It needs no Dynamo data.
     """
 
 
@@ -25,10 +26,12 @@ class QuestionLatency(Metric):
     unit: ClassVar[str] = "s"
     better: ClassVar[Literal["higher", "lower"]] = "lower"
     meaning: ClassVar[str] = "wall time of a question"
-    needs: ClassVar[str] = "no finished workflow in its trajectory"
+    needs: ClassVar[str] = "no finished workflow in its trajectory, or failed calls"
 
     def samples(self, question: Question) -> list[Sample]:
-        """One a question, in seconds."""
+        """One a question, in seconds; none if an LLM call failed, for that question was not answered."""
+        if len(question.answered_calls) < len(question.calls):
+            return []
         if question.started_at is None or question.ended_at is None:
             return []
         return [Sample(question.ended_at - question.started_at)]

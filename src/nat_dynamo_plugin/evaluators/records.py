@@ -18,10 +18,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from nat_dynamo_plugin.telemetry import RECORD_KEY, STEP_NAME, CallRecord
+from nat_dynamo_plugin.telemetry import ARRIVAL_STEP_NAME, RECORD_KEY, STEP_NAME, CallRecord
 
 MEASURED_ON_WORKFLOW = "workflow start to end"
 MEASURED_ON_STEPS = "first to last recorded step"
+MEASURED_ON_ARRIVAL = "arrival to workflow end"
 
 
 def is_failed(call: CallRecord) -> bool:
@@ -94,6 +95,21 @@ class Question:
     def answered_calls(self) -> tuple[CallRecord, ...]:
         """The calls that did not fail."""
         return tuple(call for call in self.calls if not is_failed(call))
+
+    @property
+    def flaw(self) -> str | None:
+        """Why the question says nothing about how it was served, or `None`: every call was answered, with data."""
+        answered = self.answered_calls
+        if not self.calls:
+            return f"question {self.id!r} made no LLM call through Dynamo"
+        if len(answered) < len(self.calls):
+            first = next(call for call in self.calls if is_failed(call))
+            why = first.error or f"status {first.status}"
+            return f"question {self.id!r}: {len(self.calls) - len(answered)} of {len(self.calls)} LLM calls failed ({why})"
+        silent = sum(not call.has_dynamo_data for call in answered)
+        if silent:
+            return f"question {self.id!r}: {silent} of {len(self.calls)} LLM calls came back without Dynamo's data"
+        return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -207,12 +223,14 @@ def _span(steps: list[Any], problems: list[str]) -> tuple[float | None, float | 
 
     The outermost workflow counts: the WORKFLOW_START that came first, with its own WORKFLOW_END (a workflow
     called by another, or replayed from a remote one, lies inside it). A workflow that never ended has no
-    duration. Only trajectories saved without any workflow step are measured from the first to the last
+    duration. A question that came by a schedule (`dynamo_open_loop`) starts when it arrived, be that before or
+    after its workflow started. Only trajectories saved without any workflow step are measured from the first to the last
     recorded moment.
     """
     starts: dict[str, float] = {}
     ends: dict[str, float] = {}
     moments: list[float] = []
+    arrival: float | None = None
     for step in steps:
         payload = _get(step, "payload")
         at = _time(_get(payload, "event_timestamp"))
@@ -222,6 +240,8 @@ def _span(steps: list[Any], problems: list[str]) -> tuple[float | None, float | 
         span_start = _time(_get(payload, "span_event_timestamp"))
         if span_start is not None:
             moments.append(span_start)
+        if _get(payload, "name") == ARRIVAL_STEP_NAME and arrival is None:
+            arrival = at
         event = _get(payload, "event_type")
         if event == "WORKFLOW_START":
             starts[str(_get(payload, "UUID"))] = at
@@ -236,6 +256,8 @@ def _span(steps: list[Any], problems: list[str]) -> tuple[float | None, float | 
         if end < starts[outermost]:
             problems.append("the workflow ended before it started: the clock was set back")
             return None, None, None
+        if arrival is not None and arrival <= end:
+            return arrival, end, MEASURED_ON_ARRIVAL
         return starts[outermost], end, MEASURED_ON_WORKFLOW
     if len(set(moments)) < 2:
         return None, None, None

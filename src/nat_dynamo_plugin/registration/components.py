@@ -8,6 +8,7 @@ MODULES = (
     "nat_dynamo_plugin.clients.register",
     "nat_dynamo_plugin.evaluators.register",
     "nat_dynamo_plugin.middleware",
+    "nat_dynamo_plugin.sweep.register",
 )
 
 

@@ -1,0 +1,26 @@
+"""Register the optimizer `dynamo_sweep` and the middleware `dynamo_open_loop`. Optuna is imported when a sweep runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from nat.cli.register_workflow import register_optimizer
+
+from . import open_loop as open_loop
+from .config import DynamoSweepConfig
+from .nat_config import let_nat_take
+
+if TYPE_CHECKING:
+    from .sweep import DynamoSweep
+
+
+@register_optimizer(config_type=DynamoSweepConfig)
+async def dynamo_sweep(config: DynamoSweepConfig) -> AsyncIterator[DynamoSweep]:
+    """The runner that `nat optimize` asks for its result."""
+    from .sweep import DynamoSweep
+
+    yield DynamoSweep(config)
+
+
+let_nat_take(DynamoSweepConfig)
