@@ -130,14 +130,14 @@ class Planner:
 
     def say(self, plan: ServingPlan) -> WireFields:
         """The plan in all of this planner's dialects."""
-        said = [dialect(plan) for dialect in self._dialects]
-        if len(said) == 1:
-            return said[0]
-        return WireFields(
-            tuple(h for fields in said for h in fields.headers),
-            tuple(h for fields in said for h in fields.agent_hints),
-            tuple(a for fields in said for a in fields.annotations),
-        )
+        first, *more = [dialect(plan) for dialect in self._dialects] or [WireFields()]
+        for said in more:
+            first = WireFields(
+                first.headers + said.headers,
+                first.agent_hints + said.agent_hints,
+                first.annotations + said.annotations,
+            )
+        return first
 
 
 def load_predictions(config: DynamoModelConfig) -> PredictionLookup:

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from nat.builder.context import Context
@@ -122,7 +123,7 @@ class PrefixTemplate:
         ValueError: for an unknown placeholder, naming the nearest known one, or for a broken template.
     """
 
-    __slots__ = ("client_uuid", "names_context", "template")
+    __slots__ = ("_constant", "client_uuid", "names_context", "template")
 
     def __init__(self, template: str) -> None:
         check_template(template)
@@ -130,9 +131,12 @@ class PrefixTemplate:
         self.template = template
         self.client_uuid = uuid.uuid4().hex
         self.names_context = bool(names & {"run", "conversation"})
+        self._constant = template.format(uuid=self.client_uuid) if names <= {"uuid"} else None
 
     def render(self, *, run: str | None, conversation: str | None, function: str | None) -> str:
         """The prefix id; a placeholder whose value is unknown falls back to the client's uuid."""
+        if self._constant is not None:
+            return self._constant
         return self.template.format(
             uuid=self.client_uuid,
             run=run or self.client_uuid,
@@ -158,8 +162,7 @@ def check_template(template: str) -> None:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class CallIdentity:
+class CallIdentity(NamedTuple):
     """Who makes a call.
 
     Attributes:

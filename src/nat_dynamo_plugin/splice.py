@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,7 @@ _OBJECT_START = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*([\"}])")
 _OBJECT_END = re.compile(rb"\}[ \t\r\n]*$")
 
 
-@dataclass(frozen=True, slots=True)
-class NvextFields:
+class NvextFields(NamedTuple):
     """The members of `nvext` that we send.
 
     Attributes:

@@ -174,14 +174,12 @@ class _Outgoing:
     Attributes:
         request: what is sent.
         telemetry: reads the answer.
-        origin: the server.
         nvext: what we put into the body; `None` if nothing.
         headers: the caller's headers and ours, for sending the caller's own body after a refusal.
     """
 
     request: httpx.Request
     telemetry: _Telemetry
-    origin: str
     nvext: NvextFields | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
@@ -235,7 +233,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 message = _refusal_text(response, body)
                 if out.nvext.is_named_in(message):
                     response = self._sync.handle_request(self._without_nvext(request, out))
-                    self._note_refusal(out.origin, response, message)
+                    self._note_refusal(_origin(request), response, message)
                 else:
                     response = _again(response, body)
         except BaseException as error:
@@ -258,7 +256,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
                 message = _refusal_text(response, body)
                 if out.nvext.is_named_in(message):
                     response = await self._async.handle_async_request(self._without_nvext(request, out))
-                    self._note_refusal(out.origin, response, message)
+                    self._note_refusal(_origin(request), response, message)
                 else:
                     response = _again(response, body)
         except BaseException as error:
@@ -301,17 +299,17 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         names = [name.lower() for name, _ in headers]
         headers += [header for header in said.headers if header[0] not in names]
 
-        origin = _origin(request)
-        body = None if origin in self._memory.refusing else _plain_json_body(request, headers, names)
+        refuses = bool(self._memory.refusing) and _origin(request) in self._memory.refusing
+        body = None if refuses else _plain_json_body(request, headers, names)
         nvext = NvextFields(said.agent_hints, annotations, EXTRA_FIELDS)
         parts = None if body is None else spliced(body, nvext)
         if parts is None:
-            return _Outgoing(_copy(request, headers, request.stream), telemetry, origin)
+            return _Outgoing(_copy(request, headers, request.stream), telemetry)
         record.hints = dict(said.agent_hints)
         length = names.index(b"content-length")
         changed = headers.copy()
         changed[length] = (headers[length][0], b"%d" % sum(map(len, parts)))
-        return _Outgoing(_copy(request, changed, _Parts(parts)), telemetry, origin, nvext, headers)
+        return _Outgoing(_copy(request, changed, _Parts(parts)), telemetry, nvext, headers)
 
     @staticmethod
     def _without_nvext(request: httpx.Request, out: _Outgoing) -> httpx.Request:
