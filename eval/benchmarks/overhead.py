@@ -292,7 +292,11 @@ def added_time(scale: float, console: Console) -> list[dict[str, Any]]:
                         client.close()
 
                     async def run(
-                        make: Callable[..., Any] = inner, url: str = url, payload: bytes = payload, s: bool = streamed
+                        make: Callable[..., Any] = inner,
+                        url: str = url,
+                        payload: bytes = payload,
+                        s: bool = streamed,
+                        n: int = n,
                     ) -> dict[str, Any]:
                         arms = {
                             "bare": httpx.AsyncClient(transport=make(False)),
