@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
-UV_VERSION := 0.13.9
+UV := .tmp/uv-0.13.9
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -62,9 +62,9 @@ repository: $(VENV)/.dev
 
 # Benchmarks: one target each, apart from the tests.
 
-lock: .tmp/lock/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versions)
+lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versions)
 	@set -e; \
-	lock() { .tmp/lock/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --no-annotate \
+	lock() { $(UV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --no-annotate \
 	  --custom-compile-command "make lock" --override requirements/overrides.txt \
 	  $(if $(UPGRADE),--upgrade) --extra langchain --extra eval --extra optimize --extra local --extra telemetry "$$@"; }; \
 	lock --extra all pyproject.toml requirements/dev.in --output-file requirements/dev.txt; \
@@ -95,7 +95,6 @@ $(VENV)/.packages: pyproject.toml eval/pyproject.toml $(VENV)/.demo
 	@$(PIP) install --no-index --no-deps --no-build-isolation --editable . --editable eval
 	@touch $@
 
-.tmp/lock/bin/uv: Makefile
-	$(PYTHON) -m venv .tmp/lock
-	.tmp/lock/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: uv==$(UV_VERSION)
-	@touch $@
+$(UV)/bin/uv:
+	$(PYTHON) -m venv $(UV)
+	$(UV)/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: $(subst -,==,$(notdir $(UV)))
