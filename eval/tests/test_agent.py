@@ -6,7 +6,7 @@ import json
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
-from nat_dynamo_bfcl.agent import BfclAgent
+from nat_dynamo_bfcl.agent import WAYS_OF_ASKING, BfclAgent
 from nat_dynamo_bfcl.answers import answer_key, solution
 from nat_dynamo_bfcl.benchmark import Task, check, get_task
 from nat_dynamo_bfcl.calls import ToolCall
@@ -28,6 +28,13 @@ async def test_right_replies_solve_the_task(task_id: str) -> None:
     assert result.llm_calls == len(model.prompts) == sum(len(turn) + 1 for turn in expected)
     assert len(result.answers) == len(task.turns)
     assert check(task, json.loads(result.to_json())["calls"]) == {"valid": True}
+
+
+@pytest.mark.parametrize("ask", WAYS_OF_ASKING)
+async def test_every_way_of_asking_solves_the_task(ask: str) -> None:
+    task = get_task("multi_turn_base_0")
+    result = await BfclAgent(FakeChatModel(reply=solve), ask=ask).answer(task)
+    assert result.error is None and check(task, json.loads(result.to_json())["calls"]) == {"valid": True}
 
 
 async def test_the_prompt_only_ever_grows() -> None:

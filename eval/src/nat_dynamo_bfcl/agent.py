@@ -6,10 +6,19 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessageChunk,
+    AnyMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    message_chunk_to_message,
+)
 from langchain_core.runnables import Runnable
 from langchain_core.tools import StructuredTool
 from langgraph.errors import GraphRecursionError
@@ -44,6 +53,36 @@ in one or two sentences without calling a tool.
 _ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": True}
 
 Model = Runnable[LanguageModelInput, Any]
+Ask = Callable[[Model, list[AnyMessage]], Awaitable[Any]]
+
+
+async def _ask_async(model: Model, messages: list[AnyMessage]) -> Any:
+    return await model.ainvoke(messages)
+
+
+async def _ask_async_stream(model: Model, messages: list[AnyMessage]) -> Any:
+    return _joined([chunk async for chunk in model.astream(messages)])
+
+
+async def _ask_sync(model: Model, messages: list[AnyMessage]) -> Any:
+    return await asyncio.to_thread(model.invoke, messages)
+
+
+async def _ask_sync_stream(model: Model, messages: list[AnyMessage]) -> Any:
+    return _joined(await asyncio.to_thread(lambda: list(model.stream(messages))))
+
+
+def _joined(chunks: list[AIMessageChunk]) -> Any:
+    return message_chunk_to_message(reduce(add, chunks))
+
+
+WAYS_OF_ASKING: dict[str, Ask] = {
+    "async": _ask_async,
+    "async_stream": _ask_async_stream,
+    "sync": _ask_sync,
+    "sync_stream": _ask_sync_stream,
+}
+"""How an LLM call can be made; sync calls run in a thread of their own."""
 
 
 @dataclass(slots=True)
@@ -52,6 +91,7 @@ class Question:
 
     task: Task
     model: Model
+    ask: Ask
     result: Result = field(init=False)
     one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _environment: Environment = field(init=False)
@@ -97,10 +137,14 @@ class BfclAgent:
         llm: the chat model.
         system_prompt: the first message of every question.
         max_steps: LLM calls that a turn may take before the question counts as failed; BFCL's own limit is 20.
+        ask: how LLM calls are made, a key of `WAYS_OF_ASKING`.
     """
 
-    def __init__(self, llm: BaseChatModel, *, system_prompt: str = SYSTEM_PROMPT, max_steps: int = 20) -> None:
+    def __init__(
+        self, llm: BaseChatModel, *, system_prompt: str = SYSTEM_PROMPT, max_steps: int = 20, ask: str = "async"
+    ) -> None:
         self._llm = llm
+        self._ask = WAYS_OF_ASKING[ask]
         self._system = SystemMessage(system_prompt)
         self._max_steps = max_steps
         self._models: dict[tuple[str, ...], Model] = {}
@@ -111,7 +155,7 @@ class BfclAgent:
 
         A failing LLM call or a turn without an end ends the question, not the run: the result's `error` tells.
         """
-        question = Question(task, self._model_for(task))
+        question = Question(task, self._model_for(task), self._ask)
         messages: list[AnyMessage] = [self._system]
         for turn, text in enumerate(task.turns):
             question.start_turn()
@@ -153,7 +197,7 @@ async def _call_model(state: MessagesState, runtime: Runtime[Question]) -> Comma
     question = runtime.context
     # Acts only on an embedded Dynamo with scripted answers; any other server never sees it.
     with scripted_answer(question.next_answer_key()):
-        reply = await question.model.ainvoke(state["messages"])
+        reply = await question.ask(question.model, state["messages"])
     if reply.tool_calls:
         question.start_step()
     # Every call needs its answer, or the next request is malformed; those that are not JSON never get to the tools.

@@ -6,6 +6,7 @@ LangGraph, pandas and BFCL are imported where they are used: every `nat` command
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Literal
 
 from nat.builder.builder import Builder, EvalBuilder
 from nat.builder.dataset_loader import DatasetLoaderInfo
@@ -27,6 +28,9 @@ class BfclAgentConfig(FunctionBaseConfig, name="bfcl_agent"):
     llm_name: LLMRef = Field(description="The LLM under test.")
     max_steps: int = Field(default=20, ge=1, description="LLM calls a turn may take; BFCL's own limit is 20.")
     system_prompt: str | None = Field(default=None, description="Another system prompt than the agent's own.")
+    ask: Literal["async", "async_stream", "sync", "sync_stream"] = Field(
+        default="async", description="How LLM calls are made: in the event loop or in threads, unary or streamed."
+    )
 
 
 class BfclAccuracyConfig(EvaluatorBaseConfig, name="bfcl_accuracy"):
@@ -39,7 +43,9 @@ async def bfcl_agent(config: BfclAgentConfig, builder: Builder) -> AsyncIterator
     from nat_dynamo_bfcl.agent import SYSTEM_PROMPT, BfclAgent
 
     llm = await builder.get_llm(config.llm_name, wrapper_type=LLMFrameworkEnum.LANGCHAIN)
-    agent = BfclAgent(llm, system_prompt=config.system_prompt or SYSTEM_PROMPT, max_steps=config.max_steps)
+    agent = BfclAgent(
+        llm, system_prompt=config.system_prompt or SYSTEM_PROMPT, max_steps=config.max_steps, ask=config.ask
+    )
 
     async def answer(question: str) -> str:
         return (await agent.answer(task_of(question))).to_json()
