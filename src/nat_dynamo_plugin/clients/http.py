@@ -17,6 +17,7 @@ from nat.llm.utils.constants import LLMHeaderPrefix
 from ..config import DynamoModelConfig
 from ..provider import Service, service_of
 from ..transport import DynamoTransport
+from .errors import OpenAIErrors
 from .loops import AnyLoopTransport
 from .retries import retry_policies
 
@@ -121,26 +122,31 @@ async def http_clients(config: DynamoModelConfig) -> AsyncIterator[HttpClients]:
     verify = httpx.create_ssl_context(verify=config.verify_ssl)
     retry, retry_async = retry_policies(config) or (None, None)
 
-    def wrapped(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, policy: Retry | None) -> DynamoTransport:
-        return DynamoTransport(
-            transport if policy is None else RetryTransport(transport, policy),
-            service.planner,
-            answer_key=service.answer_key,
-            memory=service.memory,
+    def wrapped(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, policy: Retry | None) -> OpenAIErrors:
+        return OpenAIErrors(
+            DynamoTransport(
+                transport if policy is None else RetryTransport(transport, policy),
+                service.planner,
+                answer_key=service.answer_key,
+                memory=service.memory,
+            )
         )
 
     def async_transport(keepalive: int | None) -> httpx.AsyncHTTPTransport:
         return httpx.AsyncHTTPTransport(verify=verify, http2=config.http2, limits=limits(config, keepalive))
 
     timeout = timeouts(config)
+    headers = {"x-tenant-id": config.cache_salt} if config.cache_salt else None
     with httpx.Client(
         transport=wrapped(httpx.HTTPTransport(verify=verify, http2=config.http2, limits=limits(config)), retry),
         timeout=timeout,
+        headers=headers,
         event_hooks={"request": [_payload_headers]},
     ) as sync:
         async with httpx.AsyncClient(
             transport=wrapped(AnyLoopTransport(async_transport), retry_async),
             timeout=timeout,
+            headers=headers,
             event_hooks={"request": [_payload_headers_async]},
         ) as asynchronous:
             yield HttpClients(sync, asynchronous, timeout, service)

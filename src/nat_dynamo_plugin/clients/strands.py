@@ -19,6 +19,15 @@ from .http import http_clients
 from .thinking import Arguments, with_thinking
 
 
+class DynamoModel(OpenAIModel):
+    """`OpenAIModel` that leaves `tools` out of a request without tools: Dynamo 1.6.0 refuses an empty list with 400."""
+
+    def format_request(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As in the base class."""
+        request = super().format_request(*args, **kwargs)
+        return {name: value for name, value in request.items() if name != "tools" or value}
+
+
 def _think(prompt: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     # `stream(messages, tool_specs, system_prompt)` and `structured_output(output_model, prompt, system_prompt)`.
     given = args[2] if len(args) > 2 else kwargs.get("system_prompt")
@@ -36,5 +45,5 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
     # Strands streams unless told otherwise, and takes that apart from the parameters of a request.
     stream = arguments.pop("stream", True)
     async with http_clients(config) as http:
-        llm = OpenAIModel(client=http.async_openai(), model_id=http.model_name, params=arguments, stream=stream)
+        llm = DynamoModel(client=http.async_openai(), model_id=http.model_name, params=arguments, stream=stream)
         yield with_thinking(llm, config, ["stream", "structured_output"], _think)
