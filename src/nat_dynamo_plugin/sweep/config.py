@@ -10,7 +10,7 @@ from nat.data_models.optimizer import OptimizerStrategyBaseConfig
 from pydantic import ConfigDict, Field, model_validator
 
 PLANNED_SAMPLERS = ("qmc", "random", "grid")
-"""Samplers that do not look at results: the plan is made before the first trial, and the same seed gives the same one."""
+"""Samplers that do not look at results: the plan is made before the first trial, and a seed always gives the same."""
 
 
 class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # type: ignore[call-arg]

@@ -1,8 +1,8 @@
 """Let `optimizer.numeric` be one of ours.
 
-NAT 1.9 has a registry of optimizers, yet types `OptimizerConfig.numeric` as its own one: whatever `_type` says, it reads
-its own fields and drops the rest in silence. NAT widens such fields of `Config` itself whenever a component registers
-(`Config.rebuild_annotations`); here the same is done for the one field that it leaves out.
+NAT 1.9 has a registry of optimizers, yet types `OptimizerConfig.numeric` as its own one: whatever `_type` says, it
+reads its own fields and drops the rest in silence. NAT widens such fields of `Config` itself whenever a component
+registers (`Config.rebuild_annotations`); here the same is done for the one field that it leaves out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def let_nat_take(config_type: type[OptimizerStrategyBaseConfig]) -> None:
     others: Any = field.annotation
     for extra in field.metadata:
         others = Annotated[others, extra]
-    field.annotation = Annotated[  # type: ignore[assignment]
+    field.annotation = Annotated[
         Annotated[config_type, Tag(_OURS)] | Annotated[others, Tag(_ANY_OTHER)],
         Discriminator(which),
         BeforeValidator(no_typing_error),

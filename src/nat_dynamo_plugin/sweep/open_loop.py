@@ -1,9 +1,10 @@
 """`dynamo_open_loop`: questions arrive at a rate of their own, whether or not earlier ones are done.
 
-`nat eval` is a closed loop: at most `max_concurrency` questions at once, the next starts when one ends, so a slow server
-is asked less. Users do not wait for each other. This middleware lets the questions of a run arrive as a seeded Poisson
-process, and leaves a trace of each arrival, from which `dynamo_question_latency` counts: a question that had to wait for
-its turn has been waiting. Set `eval.general.max_concurrency` to the number of questions, or it closes the loop again.
+`nat eval` is a closed loop: at most `max_concurrency` questions at once, the next starts when one ends, so a slow
+server is asked less. Users do not wait for each other. This middleware lets the questions of a run arrive as a seeded
+Poisson process, and leaves a trace of each arrival, from which `dynamo_question_latency` counts: a question that had
+to wait for its turn has been waiting. Set `eval.general.max_concurrency` to the number of questions, or it closes the
+loop again.
 """
 
 from __future__ import annotations

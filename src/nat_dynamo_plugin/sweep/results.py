@@ -1,0 +1,201 @@
+"""What a sweep has found so far, read from its study: the one source of the table, the files and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from .run import RunResult
+from .space import Values
+from .study import OWNER, PROBLEM, Queue
+from .verdict import (
+    MIN_ROUNDS,
+    Comparison,
+    Objective,
+    QuestionSamples,
+    compare,
+    confidence_of_each,
+    weighted_gain,
+)
+
+RUN = "run:"
+ARM = "arm"
+ROUND = "round"
+
+
+def runs_of(trial: FrozenTrial) -> dict[int, RunResult]:
+    """The finished runs of a trial by repetition."""
+    return {
+        int(name.removeprefix(RUN)): RunResult.from_dict(data)
+        for name, data in sorted(trial.user_attrs.items())
+        if name.startswith(RUN)
+    }
+
+
+def means(runs: Sequence[RunResult], objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """The value of each objective, averaged over runs; `None` without runs."""
+    if not runs:
+        return None
+    return tuple(sum(run.values[o.name] for run in runs) / len(runs) for o in objectives)
+
+
+@dataclass(slots=True)
+class TrialRow:
+    """One configuration that was tried or is to be.
+
+    `values` are of the objectives, means over the runs, and `others` of the evaluators beside them. `gain` is the
+    weighted gain over the current config as the search saw it: not proven, and of the best of many too high.
+    """
+
+    index: int
+    config: Values
+    state: str
+    values: tuple[float, ...] | None
+    gain: float | None
+    runs: int
+    calls: int
+    server_calls: int | None
+    seconds: float
+    problem: str | None
+    owner: str
+    others: dict[str, float] = field(default_factory=dict)
+    pareto: bool = False
+
+
+_STATES = {
+    TrialState.COMPLETE: "done",
+    TrialState.PRUNED: "stopped early",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+def trial_rows(queue: Queue, objectives: Sequence[Objective]) -> list[TrialRow]:
+    """All trials of a study in the order of the plan."""
+    trials = queue.trials()
+    baseline = means(list(runs_of(trials[0]).values()), objectives) if 0 in trials else None
+    front = {trial.number for trial in queue.study.best_trials} if len(queue.study.directions) > 1 else set()
+    rows = []
+    for index, trial in sorted(trials.items()):
+        runs = list(runs_of(trial).values())
+        done = trial.state is TrialState.COMPLETE
+        values = means(runs, objectives) if done else None
+        counted = [run.server_calls for run in runs]
+        rows.append(
+            TrialRow(
+                index=index,
+                config=dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {})),
+                state=_STATES[trial.state],
+                values=values,
+                gain=weighted_gain(objectives, values, baseline) if values and baseline else None,
+                runs=len(runs),
+                calls=sum(run.calls for run in runs),
+                server_calls=sum(c for c in counted if c is not None) if counted and None not in counted else None,
+                seconds=sum(run.seconds for run in runs),
+                problem=trial.user_attrs.get(PROBLEM),
+                owner=str(trial.user_attrs.get(OWNER, "")),
+                others={
+                    name: sum(run.others[name] for run in runs) / len(runs)
+                    for name in (runs[0].others if done and runs else ())
+                    if all(name in run.others for run in runs)
+                },
+                pareto=trial.number in front,
+            )
+        )
+    return rows
+
+
+def finalists(rows: Sequence[TrialRow], count: int) -> list[int]:
+    """The trials to be measured against the current config: the best by weighted gain, each configuration once."""
+    current = rows[0].config if rows else {}
+    ranked = sorted((row for row in rows if row.gain is not None and row.index != 0), key=lambda row: -(row.gain or 0))
+    chosen: list[TrialRow] = []
+    for row in ranked:
+        if row.config != current and all(row.config != other.config for other in chosen):
+            chosen.append(row)
+    if any(row.pareto for row in rows):
+        # Of trade-offs that nothing beats, the best compromises.
+        chosen = [row for row in chosen if row.pareto] or chosen
+    return [row.index for row in chosen[:count]]
+
+
+@dataclass(slots=True)
+class Finals:
+    """The finalists against the current config."""
+
+    indexes: list[int]
+    comparisons: dict[int, Comparison] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+    winner: int | None = None
+    runs: int = 0
+    calls: int = 0
+    server_calls: int | None = None
+
+
+def judge(
+    queue: Queue | None,
+    indexes: Sequence[int],
+    objectives: Sequence[Objective],
+    *,
+    confidence: float,
+    seed: int,
+) -> Finals:
+    """Compare every finalist that has at least two rounds in common with the current config.
+
+    The winner is the one with the largest gain among those whose interval lies above zero, all at a confidence that
+    makes up for having several.
+    """
+    finals = Finals(list(indexes))
+    if queue is None:
+        return finals
+    arms: dict[int, dict[int, RunResult]] = {}
+    for trial in queue.trials().values():
+        runs = runs_of(trial)
+        if trial.state is TrialState.COMPLETE and 0 in runs:
+            arms.setdefault(trial.user_attrs[ARM], {})[trial.user_attrs[ROUND]] = runs[0]
+        elif trial.state is TrialState.FAIL:
+            finals.problems[trial.user_attrs[ARM]] = str(trial.user_attrs.get(PROBLEM))
+    everything = [run for rounds in arms.values() for run in rounds.values()]
+    finals.runs = len(everything)
+    finals.calls = sum(run.calls for run in everything)
+    counted = [run.server_calls for run in everything]
+    finals.server_calls = sum(c for c in counted if c is not None) if counted and None not in counted else None
+    current = arms.get(0, {})
+    each = confidence_of_each(confidence, len(indexes))
+    for index in indexes:
+        ours = arms.get(index, {})
+        rounds = sorted(current.keys() & ours.keys())
+        if len(rounds) < MIN_ROUNDS:
+            continue
+
+        def samples(arm: Mapping[int, RunResult], rounds: list[int] = rounds) -> list[list[QuestionSamples]]:
+            return [list(arm[r].of(objectives)) for r in rounds]
+
+        finals.comparisons[index] = compare(objectives, samples(ours), samples(current), confidence=each, seed=seed)
+    better = {i: c for i, c in finals.comparisons.items() if c.overall.low > 0}
+    if better:
+        finals.winner = max(better, key=lambda i: better[i].overall.estimate)
+    return finals
+
+
+@dataclass(slots=True)
+class SweepResult:
+    """All of a sweep's outcome, as its files tell it."""
+
+    study: str
+    storage: str
+    objectives: list[Objective]
+    current: Values
+    rows: list[TrialRow]
+    finals: Finals
+    chosen: Values
+    proven: bool
+    verdict: str
+    importance: dict[str, float]
+    interrupted: bool
+    seconds: float
+    measured_on: dict[str, dict[str, Any]]

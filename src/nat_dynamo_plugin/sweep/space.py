@@ -1,0 +1,210 @@
+"""What is tuned: paths into the config, their values now, and the values to try; and the plan of which to try. Pure."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any, Literal
+
+import optuna
+from nat.data_models.optimizable import SearchSpace
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import BaseModel
+
+Values = dict[str, Any]
+"""A configuration to try: a value for each tuned path."""
+
+_MAX_LISTED = 4096
+_LARGEST_PLAN = 1_000_000
+
+
+def plain(value: Any) -> Any:
+    """A config value as YAML and JSON have it."""
+    return value.value if isinstance(value, Enum) else value
+
+
+def owner_of(config: BaseModel, path: str) -> tuple[Any, str]:
+    """The model or mapping that a dotted path leads to, and the name in it. Names in mappings may hold dots.
+
+    Raises:
+        ValueError: naming the part of the path that there is not, and the nearest one.
+    """
+    holder: Any = config
+    rest = path
+    while True:
+        names = list(holder) if isinstance(holder, Mapping) else list(type(holder).model_fields)
+        # The longest name first, since a name may hold dots.
+        fitting = [str(name) for name in names if rest == name or rest.startswith(f"{name}.")]
+        if not fitting:
+            part = rest.split(".")[0]
+            near = get_close_matches(part, [str(name) for name in names], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(map(str, names)) or 'none'}"
+            raise ValueError(f"search_space: {path!r} is no place in this config: there is no {part!r}; {hint}")
+        name = max(fitting, key=len)
+        if rest == name:
+            return holder, name
+        inner = holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
+        if not isinstance(inner, BaseModel | Mapping):
+            raise ValueError(f"search_space: {path!r} is no place in this config: {name!r} holds {inner!r}")
+        holder, rest = inner, rest[len(name) + 1 :]
+
+
+def value_at(config: BaseModel, path: str) -> Any:
+    """The value at a dotted path, as YAML has it."""
+    holder, name = owner_of(config, path)
+    return plain(holder[name] if isinstance(holder, Mapping) else getattr(holder, name))
+
+
+def distribution(space: SearchSpace, current: Any) -> BaseDistribution:
+    """Optuna's distribution of a search space, widened where needed so that it holds the current value."""
+    if space.values is not None:
+        values = [plain(value) for value in space.values]
+        return CategoricalDistribution(values if current in values else [current, *values])
+    low, high, step = space.low, space.high, space.step
+    assert low is not None and high is not None
+    number = isinstance(current, int | float) and not isinstance(current, bool)
+    whole = isinstance(low, int) and isinstance(high, int) and (step is None or float(step).is_integer())
+    if whole:
+        grid = range(low, high + 1, int(step or 1))
+        if number and current in grid:
+            return IntDistribution(low, grid[-1], log=space.log, step=int(step or 1))
+        if number and step is None and isinstance(current, int):
+            return IntDistribution(min(low, current), max(high, current), log=space.log)
+        if len(grid) > _MAX_LISTED:
+            raise ValueError(f"search_space from {low} to {high}: it does not hold the current value {current!r}")
+        return CategoricalDistribution([current, *grid])
+    if not number:
+        raise ValueError(f"search_space from {low} to {high}: the current value {current!r} is no number")
+    if step is None:
+        return FloatDistribution(float(min(low, current)), float(max(high, current)), log=space.log)
+    found = FloatDistribution(float(low), float(high), step=float(step))
+    if found._contains(float(current)):
+        return found
+    return CategoricalDistribution([current, *_steps(found)])
+
+
+def choices(dist: BaseDistribution) -> list[Any] | None:
+    """All values of a finite distribution, or `None`."""
+    if isinstance(dist, CategoricalDistribution):
+        return list(dist.choices)
+    if isinstance(dist, IntDistribution) and not dist.log:
+        values = range(dist.low, dist.high + 1, dist.step)
+        return list(values) if len(values) <= _MAX_LISTED else None
+    if isinstance(dist, FloatDistribution) and dist.step is not None:
+        return _steps(dist)
+    return None
+
+
+def _steps(dist: FloatDistribution) -> list[Any]:
+    assert dist.step is not None
+    return [dist.low + k * dist.step for k in range(round((dist.high - dist.low) / dist.step) + 1)]
+
+
+class TunedSpace:
+    """The tuned paths of a config with their current values and their distributions.
+
+    Args:
+        config: the config as the user wrote it, validated.
+        spaces: search spaces by path.
+
+    Raises:
+        ValueError: for a path that there is not and a space that does not fit the current value.
+    """
+
+    def __init__(self, config: BaseModel, spaces: Mapping[str, SearchSpace]) -> None:
+        self.current: Values = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+        for path, space in spaces.items():
+            if space.is_prompt:
+                continue
+            current = value_at(config, path)
+            try:
+                self.distributions[path] = distribution(space, current)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            self.current[path] = current
+        if not self.current:
+            raise ValueError("nothing to tune: name fields in the LLM's optimizable_params")
+
+    @property
+    def size(self) -> int | None:
+        """How many configurations there are, or `None` if a range is continuous."""
+        size = 1
+        for dist in self.distributions.values():
+            values = choices(dist)
+            if values is None:
+                return None
+            size *= len(values)
+        return size
+
+    def plan(self, sampler: Literal["qmc", "random", "grid"], n_trials: int, seed: int) -> list[Values]:
+        """The configurations to try, in order: the current one first, then those of Optuna's sampler, none twice.
+
+        The sampler works on the positions of the values, so that words are as evenly spread as numbers. The plan
+        depends on nothing but its arguments, and a longer plan begins with the shorter one.
+        """
+        listed = {path: choices(dist) for path, dist in self.distributions.items()}
+        positions: dict[str, BaseDistribution] = {
+            path: self.distributions[path] if values is None else IntDistribution(0, len(values) - 1)
+            for path, values in listed.items()
+        }
+        if self.size is not None and (sampler == "grid" or n_trials >= self.size):
+            if self.size > _LARGEST_PLAN:
+                raise ValueError(f"sampler: a grid of {self.size} configurations is too large; use qmc")
+            sampler = "grid"
+        elif sampler == "grid":
+            endless = [path for path, values in listed.items() if values is None]
+            raise ValueError(f"sampler='grid' needs a step for {', '.join(endless)}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            samplers: dict[str, optuna.samplers.BaseSampler] = {
+                "qmc": optuna.samplers.QMCSampler(scramble=True, seed=seed),
+                "random": optuna.samplers.RandomSampler(seed=seed),
+            }
+            if sampler == "grid":
+                samplers["grid"] = optuna.samplers.GridSampler(
+                    {path: list(range(len(values))) for path, values in listed.items() if values}, seed=seed
+                )
+        study = optuna.create_study(sampler=samplers[sampler])
+        start = {
+            path: value if (values := listed[path]) is None else values.index(value)
+            for path, value in self.current.items()
+        }
+        # Told first, it shows QMC what the space is.
+        study.add_trial(optuna.create_trial(params=start, distributions=positions, value=0.0))
+        plan = [self.current]
+        wanted = n_trials if self.size is None else min(n_trials, self.size)
+        # A sampler may come up with the same positions again; a finite space may need many draws for its last ones.
+        for _ in range(100 * wanted + 10 * (self.size or 0)):
+            if len(plan) == wanted:
+                break
+            trial = study.ask(positions)
+            found = {
+                path: trial.params[path] if (known := listed[path]) is None else known[trial.params[path]]
+                for path in self.distributions
+            }
+            study.tell(trial, 0.0)
+            if found not in plan:
+                plan.append(found)
+        return plan
+
+
+def short_names(paths: list[str]) -> dict[str, str]:
+    """The shortest ends of paths that still tell them apart: `llms.dynamo.prefix_osl` is `prefix_osl`."""
+    names: dict[str, str] = {}
+    for path in paths:
+        parts = re.split(r"\.", path)
+        for n in range(1, len(parts) + 1):
+            name = ".".join(parts[-n:])
+            if sum(other == name or other.endswith(f".{name}") for other in paths) == 1 or n == len(parts):
+                names[path] = name
+                break
+    return names

@@ -1,0 +1,678 @@
+"""DynamoSweep: searches, measures the finalists again, and says what can be said. What `nat optimize` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, cast
+
+import numpy as np
+import optuna
+import yaml  # type: ignore[import-untyped]
+from nat.data_models.config import Config
+from nat.data_models.optimizable import SearchSpace
+from nat.data_models.optimizer import OptimizerConfig, OptimizerRunConfig
+from nat.plugins.config_optimizer.parameters.base import BaseParameterOptimizer
+from nat.plugins.config_optimizer.update_helpers import apply_suggestions
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+from pydantic import BaseModel, SecretStr
+
+from .config import PLANNED_SAMPLERS, DynamoSweepConfig
+from .output import write_results
+from .progress import SweepProgress
+from .results import (
+    ARM,
+    ROUND,
+    RUN,
+    Finals,
+    SweepResult,
+    TrialRow,
+    finalists,
+    judge,
+    means,
+    runs_of,
+    trial_rows,
+)
+from .run import Partial, RunFailed, RunResult, Stopped, dynamo_metrics, run_once
+from .space import TunedSpace, Values, short_names
+from .study import INDEX, Planned, Queue, Storage
+from .verdict import Objective, partial_ratio, weighted_gain
+from .workload import measured_on
+from .yaml_output import raw_config, with_values
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_CHECKS = 4
+"""How often a repetition asks whether to go on: at each quarter of its questions."""
+_NOT_HOPELESS = 0.05
+"""A trial whose loss against the current config is below this is never stopped early."""
+# What does not change what is measured does not change the study's name.
+_ASIDE = (
+    "n_trials",
+    "parallel",
+    "time_budget_s",
+    "storage",
+    "study_name",
+    "finalists",
+    "final_rounds",
+    "confidence",
+    "lost_after_s",
+    "enabled",
+)
+
+
+class SweepError(RuntimeError):
+    """A sweep that can not go on; the message says why."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """A trial that this process is measuring."""
+
+    trial: optuna.Trial
+    index: int
+    values: Values
+    runs: dict[int, RunResult] = field(default_factory=dict)
+    over: bool = False
+
+
+class DynamoSweep(BaseParameterOptimizer):
+    """Runs one sweep.
+
+    Args:
+        config: `optimizer.numeric`.
+        run_one: what answers a config's questions; for tests.
+    """
+
+    def __init__(self, config: DynamoSweepConfig, *, run_one: Callable[..., Any] = run_once) -> None:
+        self._config = config
+        self._run_one = run_one
+
+    async def run(
+        self,
+        *,
+        base_cfg: Config,
+        full_space: Mapping[str, SearchSpace],
+        optimizer_config: OptimizerConfig,
+        opt_run_config: OptimizerRunConfig,
+    ) -> tuple[Config, dict[str, Any], int]:
+        """Search, prove, and write the results.
+
+        Returns:
+            The tuned config (the current one, if nothing beat it), the tuned values and the number of trials.
+
+        Raises:
+            ValueError: for settings that do not fit the config, naming them.
+            SweepError: if the current config can not be measured.
+        """
+        job = _Job(self._config, base_cfg, full_space, optimizer_config, opt_run_config, self._run_one)
+        with _quiet():
+            result = await job.run()
+        tuned = job.candidate(result.chosen)
+        return tuned, result.chosen, len(result.rows)
+
+
+def objectives_of(config: Config, optimizer: OptimizerConfig) -> list[Objective]:
+    """The objectives in `optimizer.eval_metrics`.
+
+    Raises:
+        ValueError: naming what is missing or wrong, and what there is.
+    """
+    if not optimizer.eval_metrics:
+        raise ValueError("optimizer.eval_metrics is empty: name at least one evaluator, its direction and weight")
+    objectives = []
+    for name, metric in optimizer.eval_metrics.items():
+        where = f"optimizer.eval_metrics.{name}"
+        if metric.evaluator_name not in config.eval.evaluators:
+            known = ", ".join(config.eval.evaluators) or "none"
+            raise ValueError(f"{where}.evaluator_name={metric.evaluator_name!r}: eval.evaluators has {known}")
+        if metric.direction not in ("minimize", "maximize"):
+            raise ValueError(f"{where}.direction={metric.direction!r} is not allowed: use minimize or maximize")
+        if metric.weight <= 0:
+            raise ValueError(f"{where}.weight={metric.weight!r} is not allowed: use a number above 0")
+        objective = Objective(name, metric.evaluator_name, cast(Any, metric.direction), metric.weight)
+        ours = dynamo_metrics(config, [objective])
+        if objective.evaluator in ours:
+            found, settings = ours[objective.evaluator]
+            if (found.better == "higher") != (metric.direction == "maximize"):
+                logger.warning("%s.direction=%r, but of %s %s is better", where, metric.direction, name, found.better)
+            objective = Objective(
+                name, objective.evaluator, objective.direction, metric.weight, settings.statistic, found.unit
+            )
+        objectives.append(objective)
+    return objectives
+
+
+class _Job:
+    """The state of one sweep in one process."""
+
+    def __init__(
+        self,
+        config: DynamoSweepConfig,
+        base: Config,
+        full_space: Mapping[str, SearchSpace],
+        optimizer: OptimizerConfig,
+        options: OptimizerRunConfig,
+        run_one: Callable[..., Any],
+    ) -> None:
+        self.config = config
+        self.base = base
+        self.options = options
+        self.optimizer = optimizer
+        self.run_one = run_one
+        self.file = None if isinstance(options.config_file, BaseModel) else Path(options.config_file)
+        self.objectives = objectives_of(base, optimizer)
+        self.space = TunedSpace(base, {**full_space, **config.search_space})
+        self.names = short_names(list(self.space.current))
+        self.reps = max(1, optimizer.reps_per_param_set)
+        self.out = optimizer.output_path or base.eval.general.output_dir / "sweep"
+        self.single = len(self.objectives) == 1
+        self.weighted = not self.single and config.objective == "weighted"
+        if optimizer.target is not None and not (self.single or self.weighted):
+            raise ValueError("optimizer.target needs one metric, or objective: weighted (the target is then a gain)")
+        self.directions = ["maximize"] if self.weighted else [objective.direction for objective in self.objectives]
+        self.can_stop_early = len(dynamo_metrics(base, self.objectives)) == len(self.objectives) and (
+            self.single or self.weighted
+        )
+        self.secrets = sorted(_secrets(base), key=len, reverse=True)
+        self.started = monotonic()
+        self.run_seconds: list[float] = []
+
+    # ---------------------------------------------------------------- the whole
+
+    async def run(self) -> SweepResult:
+        plan = self.plan()
+        self.out.mkdir(parents=True, exist_ok=True)
+        storage = Storage(
+            self.config.storage or f"sqlite:///{(self.out / 'study.db').absolute()}",
+            lost_after_s=self.config.lost_after_s,
+        )
+        name = self.config.study_name or f"dynamo-sweep-{self.fingerprint()}"
+        interrupted = False
+        finals_queue: Queue | None = None
+        chosen: list[int] = []
+        try:
+            queue = Queue(
+                storage,
+                name,
+                self.directions,
+                self.space.distributions,
+                pruner=self.pruner(),
+                sampler_of=self.sampler_of(),
+            )
+            queue.check_belongs(self.fingerprint())
+            queue.retry_failed(0)
+            queue.fill(plan)
+            with SweepProgress(self, queue) as progress:
+                try:
+                    await self.search(queue, progress)
+                    rows = trial_rows(queue, self.objectives)
+                    chosen = finalists(rows, self.config.finalists)
+                    if chosen and self.config.final_rounds:
+                        finals_queue = self.finals(storage, name, chosen)
+                        await self.prove(finals_queue, queue, progress)
+                except asyncio.CancelledError:
+                    # Ctrl-C: what is there is reported; the rest can be done by starting again.
+                    interrupted = True
+            result = self.result(queue, finals_queue, chosen, storage, interrupted)
+            write_results(result, self.out, self.base, self.file, self.names)
+        finally:
+            storage.close()
+        if interrupted:
+            raise asyncio.CancelledError
+        return result
+
+    def plan(self) -> list[Planned]:
+        if self.config.sampler in PLANNED_SAMPLERS:
+            sampler = cast(Literal["qmc", "random", "grid"], self.config.sampler)
+            plan = self.space.plan(sampler, self.config.n_trials, self.config.seed)
+            for values in plan:
+                self.candidate(values)  # a value that the config refuses is better found now
+            return [Planned(values) for values in plan]
+        self.candidate(self.space.current)
+        return [Planned(self.space.current), *(Planned({}) for _ in range(self.config.n_trials - 1))]
+
+    def candidate(self, values: Values) -> Config:
+        """The config with these values: read from the user's file as it will be read again, nothing else changed."""
+        if self.file is None:
+            return cast(Config, apply_suggestions(self.base, values))
+        try:
+            return Config.model_validate(with_values(raw_config(self.file), self.base, values))
+        except ValueError as error:
+            # Pydantic shows input values, keys among them.
+            raise ValueError(f"search_space: the config refuses {values}: {self.without_secrets(str(error))}") from None
+
+    def fingerprint(self) -> str:
+        """A short name of what is measured: of the config without its secrets, as it is written, and the seed."""
+        written: Any = {}
+        if self.file is not None:
+            written = _written(self.file)
+            optimizer = written.get("optimizer", {})
+            for name in ("output_path", "target"):
+                optimizer.pop(name, None)
+            for name in _ASIDE:
+                (optimizer.get("numeric") or {}).pop(name, None)
+            for name in ("output", "output_dir"):
+                written.get("eval", {}).get("general", {}).pop(name, None)
+        parts = {
+            "written": written,
+            "current": self.space.current,
+            "space": {path: str(dist) for path, dist in self.space.distributions.items()},
+            "objectives": [str(objective) for objective in self.objectives],
+            "sampler": [self.config.sampler, self.config.seed, self.config.objective],
+            "reps": self.reps,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def pruner(self) -> optuna.pruners.BasePruner:
+        if not self.can_stop_early or self.config.pruner == "none":
+            return optuna.pruners.NopPruner()
+        share = {"percentile": 75.0, "median": 50.0}[self.config.pruner]
+        return optuna.pruners.PercentilePruner(share, n_startup_trials=4)
+
+    def sampler_of(self) -> Callable[[int], optuna.samplers.BaseSampler] | None:
+        kind, seed = self.config.sampler, self.config.seed
+        if kind in PLANNED_SAMPLERS:
+            return None
+
+        def sampler(index: int) -> optuna.samplers.BaseSampler:
+            # A seed for each index, so that whoever takes a trial, however often restarted, draws the same.
+            own = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+            if kind == "nsga2":
+                return optuna.samplers.NSGAIISampler(seed=own)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return optuna.samplers.TPESampler(seed=own, multivariate=True, constant_liar=True)
+
+        return sampler
+
+    def without_secrets(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    # ---------------------------------------------------------------- the search
+
+    async def search(self, queue: Queue, progress: SweepProgress) -> None:
+        while True:
+            if self.enough(queue):
+                return
+            block = [live for _ in range(self.config.block) if (live := self.take(queue)) is not None]
+            if block:
+                await self.measure_block(queue, block, progress)
+            elif queue.busy():
+                await asyncio.sleep(_POLL_S)  # another process has the last ones, or leaves them to us
+            else:
+                return
+
+    def take(self, queue: Queue) -> _Live | None:
+        trial = queue.take()
+        if trial is None:
+            return None
+        frozen = trial.user_attrs
+        return _Live(
+            trial,
+            frozen[INDEX],
+            {path: trial.params[path] for path in self.space.distributions},
+            {int(k.removeprefix(RUN)): RunResult.from_dict(v) for k, v in frozen.items() if k.startswith(RUN)},
+        )
+
+    def enough(self, queue: Queue) -> bool:
+        """Whether the time is up but for the finals, or the target is reached."""
+        if self.config.time_budget_s is not None and self.run_seconds:
+            mean = sum(self.run_seconds) / len(self.run_seconds) / self.config.parallel
+            finals = (self.config.finalists + 1) * self.config.final_rounds * mean
+            block = self.config.block * self.reps * mean
+            if monotonic() - self.started + block + finals > self.config.time_budget_s:
+                logger.info("The time budget is used up; what is left can be done by starting again")
+                return True
+        target = self.optimizer.target
+        if target is not None:
+            done = [t.values[0] for t in queue.trials().values() if t.state is TrialState.COMPLETE and t.values]
+            minimize = self.directions[0] == "minimize"
+            if done and (min(done) <= target if minimize else max(done) >= target):
+                return True
+        return False
+
+    async def measure_block(self, queue: Queue, block: list[_Live], progress: SweepProgress) -> None:
+        rng = np.random.default_rng([self.config.seed, block[0].index])
+        try:
+            for rep in range(self.reps):
+                order = [block[k] for k in rng.permutation(len(block))]
+                due = [live for live in order if not live.over and rep not in live.runs]
+                await self.several([self.measure(queue, live, rep, progress) for live in due])
+            # The current config first: others may be scored by it.
+            for live in sorted(block, key=lambda live: live.index):
+                if not live.over:
+                    await self.finish(queue, live, progress)
+        except BaseException:
+            for live in block:
+                if not live.over:
+                    queue.give_back(live.trial)
+            raise
+
+    async def several(self, work: list[Any]) -> None:
+        """Do work in its order, `parallel` pieces at a time; the first error ends the rest."""
+        if self.config.parallel == 1:
+            for k, piece in enumerate(work):
+                try:
+                    await piece
+                except BaseException:
+                    for rest in work[k + 1 :]:
+                        rest.close()
+                    raise
+            return
+        semaphore = asyncio.Semaphore(self.config.parallel)
+
+        async def one(piece: Any) -> None:
+            async with semaphore:
+                await piece
+
+        tasks = [asyncio.create_task(one(piece)) for piece in work]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    async def measure(self, queue: Queue, live: _Live, rep: int, progress: SweepProgress) -> None:
+        progress.begin(live.index, rep)
+        try:
+            result = await self.run_one(
+                self.candidate(live.values),
+                self.objectives,
+                options=self.options,
+                salt=f"{queue.name}-{live.index}-{rep}",
+                max_failed_share=self.config.max_failed_share,
+                partial=self.hopeless(queue, live, rep),
+            )
+        except Stopped:
+            live.over = True
+            queue.prune(live.trial)
+            progress.end_trial(live.index, live.values, "stopped early", self.reps - rep)
+            return
+        except Exception as error:
+            live.over = True
+            problem = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+            problem = self.without_secrets(problem)
+            if not isinstance(error, RunFailed):
+                logger.debug("Trial %d failed", live.index, exc_info=True)
+            queue.fail(live.trial, problem)
+            progress.end_trial(live.index, live.values, f"failed: {problem}", self.reps - rep)
+            if live.index == 0:
+                raise SweepError(f"The current config can not be measured: {problem}") from error
+            return
+        self.run_seconds.append(result.seconds)
+        live.runs[rep] = result
+        live.trial.set_user_attr(f"{RUN}{rep}", result.to_dict())
+        progress.end_run()
+
+    def hopeless(self, queue: Queue, live: _Live, rep: int) -> Partial | None:
+        """Asks Optuna's pruner after each quarter of the questions, comparing on those that are done."""
+        if not self.can_stop_early or self.config.pruner == "none" or live.index == 0:
+            return None
+        first = queue.get(0)
+        theirs = runs_of(first) if first is not None else {}
+        if rep not in theirs:
+            return None
+        baseline = theirs[rep].of(self.objectives)
+        asked = 0
+
+        def ask(samples: Sequence[Any], share: float) -> bool:
+            nonlocal asked
+            quarter = int(share * _CHECKS)
+            if quarter <= asked or quarter == _CHECKS:
+                return False
+            asked = quarter
+            gain = partial_ratio(self.objectives, samples, baseline)
+            if gain is None:
+                return False
+            live.trial.report(self.signed(gain), rep * _CHECKS + quarter)
+            return gain < -_NOT_HOPELESS and bool(live.trial.should_prune())
+
+        return ask
+
+    def signed(self, gain: float) -> float:
+        """A gain in the direction of the study, as the pruner wants it."""
+        return -gain if self.directions[0] == "minimize" else gain
+
+    async def finish(self, queue: Queue, live: _Live, progress: SweepProgress) -> None:
+        values = means(list(live.runs.values()), self.objectives)
+        assert values is not None
+        baseline = values if live.index == 0 else await self.baseline_values(queue)
+        gain = weighted_gain(self.objectives, values, baseline)
+        if live.index == 0 and self.can_stop_early:
+            for step in range(1, self.reps * _CHECKS):
+                live.trial.report(0.0, step)
+        queue.tell(live.trial, [gain] if self.weighted else values)
+        live.over = True
+        progress.end_trial(live.index, live.values, values, gain=gain)
+
+    async def baseline_values(self, queue: Queue) -> tuple[float, ...]:
+        """The current config's values; another process may still be measuring them."""
+        while True:
+            trial = queue.get(0)
+            if trial is not None and trial.state is TrialState.COMPLETE:
+                values = means(list(runs_of(trial).values()), self.objectives)
+                assert values is not None
+                return values
+            if trial is not None and trial.state is TrialState.FAIL:
+                raise SweepError(f"The current config can not be measured: {trial.user_attrs.get('problem')}")
+            await asyncio.sleep(_POLL_S)
+
+    # ---------------------------------------------------------------- the proof
+
+    def finals(self, storage: Storage, name: str, chosen: list[int]) -> Queue:
+        """A queue of fresh runs: in each round every finalist and the current config once, in random order."""
+        arms = [0, *chosen]
+        queue = Queue(
+            storage,
+            f"{name}-finals-{'-'.join(map(str, chosen))}",
+            [objective.direction for objective in self.objectives],
+            {ARM: CategoricalDistribution(arms)},
+        )
+        plan = []
+        for number in range(self.config.final_rounds):
+            order = np.random.default_rng([self.config.seed, 1, number]).permutation(len(arms))
+            plan += [Planned({ARM: arms[k]}, {ARM: arms[k], ROUND: number}) for k in order]
+        queue.fill(plan)
+        return queue
+
+    async def prove(self, finals: Queue, searched: Queue, progress: SweepProgress) -> None:
+        configs = {index: dict(trial.params) for index, trial in searched.trials().items()}
+        progress.begin_finals(finals)
+
+        async def work() -> None:
+            while True:
+                trial = finals.take()
+                if trial is None:
+                    if not finals.busy():
+                        return
+                    await asyncio.sleep(_POLL_S)
+                    continue
+                attributes = trial.user_attrs
+                progress.begin(attributes[ARM], attributes[ROUND], final=True)
+                try:
+                    result = await self.run_one(
+                        self.candidate(configs[attributes[ARM]]),
+                        self.objectives,
+                        options=self.options,
+                        salt=f"{finals.name}-{attributes[INDEX]}",
+                        max_failed_share=self.config.max_failed_share,
+                    )
+                except Exception as error:
+                    finals.fail(trial, self.without_secrets(f"{type(error).__name__}: {error}"))
+                    progress.end_run()
+                    continue
+                except BaseException:
+                    finals.give_back(trial)
+                    raise
+                trial.set_user_attr(f"{RUN}0", result.to_dict())
+                finals.tell(trial, [result.values[o.name] for o in self.objectives])
+                progress.end_run()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.config.parallel):
+                group.create_task(work())
+
+    # ---------------------------------------------------------------- the outcome
+
+    def result(
+        self, queue: Queue, finals_queue: Queue | None, chosen: list[int], storage: Storage, interrupted: bool
+    ) -> SweepResult:
+        rows = trial_rows(queue, self.objectives)
+        finals = judge(finals_queue, chosen, self.objectives, confidence=self.config.confidence, seed=self.config.seed)
+        configs = {row.index: row.config for row in rows}
+        values = dict(self.space.current)
+        if finals.winner is not None:
+            values = configs[finals.winner]
+        elif not self.config.final_rounds and chosen and not interrupted:
+            values = configs[chosen[0]]
+        return SweepResult(
+            study=queue.name,
+            storage=storage.shown,
+            objectives=self.objectives,
+            current=self.space.current,
+            rows=rows,
+            finals=finals,
+            chosen=values,
+            proven=finals.winner is not None,
+            verdict=verdict_text(rows, finals, self.config, interrupted, self.names),
+            importance=importance(queue, self.objectives),
+            interrupted=interrupted,
+            seconds=monotonic() - self.started,
+            measured_on=measured_on(self.base),
+        )
+
+
+def verdict_text(
+    rows: Sequence[TrialRow],
+    finals: Finals,
+    config: DynamoSweepConfig,
+    interrupted: bool,
+    names: Mapping[str, str],
+) -> str:
+    """The verdict in a few sentences."""
+    done = sum(row.state == "done" for row in rows)
+    if not any(row.index == 0 and row.state == "done" for row in rows):
+        return "Nothing can be said: the current config was not measured."
+    if finals.winner is not None:
+        c = finals.comparisons[finals.winner]
+        said = ", ".join(f"{names.get(k, k)}={v}" for k, v in rows[finals.winner].config.items())
+        return (
+            f"Trial {finals.winner} ({said}) beats the current config by {c.overall.estimate:.1%} "
+            f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
+            f"{c.rounds} fresh rounds of {c.questions} questions."
+        )
+    if finals.comparisons:
+        best = max(finals.comparisons, key=lambda i: finals.comparisons[i].overall.estimate)
+        c = finals.comparisons[best]
+        return (
+            f"Nothing beat the current config: the best finalist, trial {best}, differs by {c.overall.estimate:+.1%} "
+            f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
+            f"{c.rounds} fresh rounds of {c.questions} questions. optimized_config.yml keeps the current values."
+        )
+    if finals.indexes and (interrupted or config.final_rounds):
+        best_row = next(row for row in rows if row.index == finals.indexes[0])
+        return (
+            f"Not proven: the search saw {best_row.gain:+.1%} in trial {best_row.index} of {done} done, but the finals "
+            "are missing. optimized_config.yml keeps the current values."
+        )
+    if finals.indexes:
+        best_row = next(row for row in rows if row.index == finals.indexes[0])
+        return f"Not proven (final_rounds: 0): the search saw {best_row.gain:+.1%} in trial {best_row.index}."
+    return "Nothing to compare: no other configuration was measured. optimized_config.yml keeps the current values."
+
+
+def importance(queue: Queue, objectives: Sequence[Objective]) -> dict[str, float]:
+    """How much each tuned value matters for the first objective, 0 to 1: Optuna's PED-ANOVA. Empty with few trials."""
+    done = queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) < 4:
+        return {}
+    several = len(queue.study.directions) > 1
+    weighted = {index: row.gain for index, row in enumerate(trial_rows(queue, objectives))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = optuna.importance.get_param_importances(
+                queue.study,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                target=(lambda trial: -(weighted.get(trial.user_attrs[INDEX]) or 0.0)) if several else None,
+            )
+        except (ValueError, RuntimeError) as error:
+            logger.info("No importance could be computed: %s", error)
+            return {}
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+
+def _written(file: Path) -> dict[str, Any]:
+    """A config file as it is written, variables unreplaced, with the files that it is based on."""
+    data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    base = data.get("base")
+    if isinstance(base, str) and (found := file.parent / base).exists():
+        data["base"] = _written(found)
+    return cast(dict[str, Any], data)
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    """All keys in a config, and those that the environment has for the libraries below."""
+    for name, text in os.environ.items():
+        if name.endswith(("_API_KEY", "_TOKEN", "_PASSWORD", "_SECRET")) and len(text) > 3:
+            yield text
+    yield from _secret_values(value)
+
+
+def _secret_values(value: Any) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        if len(value.get_secret_value()) > 3:
+            yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secret_values(getattr(value, name, None))
+        yield from _secret_values(value.model_extra or {})
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _secret_values(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secret_values(inner)
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes text and forgets it."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """One progress bar for the sweep instead of two for each of its runs, and only warnings of NAT and Optuna."""
+    loggers = [logging.getLogger(name) for name in ("nat.plugins.eval", "nat.builder", "nat.runtime")]
+    levels = [one.level for one in loggers]
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for one in loggers:
+        one.setLevel(logging.WARNING)
+    try:
+        # NAT's bars go to whatever standard error is when a run begins; log handlers keep the stream that they have.
+        with contextlib.redirect_stderr(_Nowhere()):
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

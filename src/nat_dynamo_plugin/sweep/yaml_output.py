@@ -1,0 +1,103 @@
+"""Write the tuned values into the user's own YAML: comments, order and `${VARIABLES}` stay as they are."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nat.utils.io.yaml_tools import yaml_load
+from pydantic import AliasChoices, BaseModel
+
+from ..config import DynamoModelConfig, other_names
+from .space import Values, owner_of
+
+_FILE = "file://"
+
+
+def with_values(data: dict[str, Any], config: BaseModel, values: Values) -> dict[str, Any]:
+    """Set values in a config's plain data, in place: under the name that is used there for a field, if it is there."""
+    for path, value in values.items():
+        owner, name = owner_of(config, path)
+        holder: Any = data
+        for part in _parts(config, path)[:-1]:
+            if not isinstance(holder.get(part), Mapping):
+                holder[part] = {}
+            holder = holder[part]
+        written = next((n for n in (name, *_other_names(owner, name)) if n in holder), name)
+        holder[written] = value
+    return data
+
+
+def _parts(config: BaseModel, path: str) -> list[str]:
+    parts: list[str] = []
+    rest, holder = path, config
+    while rest:
+        names = list(holder) if isinstance(holder, Mapping) else list(type(holder).model_fields)
+        name = max((n for n in names if rest == n or rest.startswith(f"{n}.")), key=len)
+        parts.append(name)
+        rest = rest[len(name) + 1 :]
+        holder = holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
+    return parts
+
+
+def _other_names(owner: Any, name: str) -> list[str]:
+    if not isinstance(owner, BaseModel):
+        return []
+    names = other_names(name) if isinstance(owner, DynamoModelConfig) else []
+    field = type(owner).model_fields[name]
+    for alias in (field.alias, field.validation_alias):
+        if isinstance(alias, str):
+            names.append(alias)
+        elif isinstance(alias, AliasChoices):
+            names += [choice for choice in alias.choices if isinstance(choice, str)]
+    return names
+
+
+def raw_config(file: Path) -> dict[str, Any]:
+    """A config file's data as NAT loads it: base files merged, variables replaced. Secrets may be in it."""
+    return dict(yaml_load(file))
+
+
+def tuned_text(file: Path, config: BaseModel, values: Values, target: Path) -> str:
+    """The config file's text with other values, for a file at `target`.
+
+    What refers to files beside the config (`base`, `file://`) is rewritten to be found from there. Everything else
+    stays as it is; long lines, quotes and comments too.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.util import load_yaml_guess_indent
+
+    text = file.read_text(encoding="utf-8")
+    _, indent, offset = load_yaml_guess_indent(text)
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 10_000
+    yaml.indent(mapping=2, sequence=indent or 2, offset=offset or 0)
+    data = yaml.load(text)
+    if file.parent.resolve() != target.parent.resolve():
+        _move(data, file.parent.resolve(), target.parent.resolve())
+    with_values(data, config, values)
+    out = io.StringIO()
+    yaml.dump(data, out)
+    return out.getvalue()
+
+
+def _move(data: Any, source: Path, target: Path) -> None:
+    if isinstance(data.get("base"), str):
+        data["base"] = _from_there(data["base"], source, target)
+
+    def walk(node: Any) -> None:
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                walk(value)
+            elif isinstance(value, str) and value.startswith(_FILE):
+                node[key] = _FILE + _from_there(value[len(_FILE) :], source, target)
+
+    walk(data)
+
+
+def _from_there(name: str, source: Path, target: Path) -> str:
+    return name if Path(name).is_absolute() or "${" in name else os.path.relpath(source / name, target)
