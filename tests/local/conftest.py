@@ -16,6 +16,9 @@ import pytest
 
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
 
+# Plain HTTP on loopback: loading certificates for each request would be most of the work.
+CLIENT = httpx.Client(trust_env=False, verify=False, timeout=30)
+
 MARKER = "NAT_DYNAMO_LOCAL_DIR"
 
 
@@ -33,12 +36,10 @@ def running(config: LocalDynamoConfig) -> Iterator[LocalDynamo]:
 def chat(dynamo: LocalDynamo, messages: list[dict[str, Any]], *, key: str | None = None, **body: Any) -> dict[str, Any]:
     """One unary chat completion; the decoded answer."""
     headers = body.pop("headers", {})
-    response = httpx.post(
+    response = CLIENT.post(
         f"{dynamo.base_url}/chat/completions",
         json=_body(dynamo, messages, key, body),
         headers=headers,
-        timeout=30,
-        trust_env=False,
     )
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -50,25 +51,21 @@ def stream(dynamo: LocalDynamo, messages: list[dict[str, Any]], *, key: str | No
     content, reason = "", None
     calls: dict[int, list[str]] = {}
     request = _body(dynamo, messages, key, body) | {"stream": True}
-    with httpx.stream(
-        "POST", f"{dynamo.base_url}/chat/completions", json=request, timeout=30, trust_env=False
-    ) as response:
-        for line in response.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            for choice in json.loads(line.removeprefix("data: ")).get("choices", []):
-                content += choice["delta"].get("content") or ""
-                reason = choice.get("finish_reason") or reason
-                for call in choice["delta"].get("tool_calls") or []:
-                    known = calls.setdefault(call["index"], ["", ""])
-                    known[0] += call["function"].get("name") or ""
-                    known[1] += call["function"].get("arguments") or ""
+    response = CLIENT.post(f"{dynamo.base_url}/chat/completions", json=request)
+    for line in response.content.split(b"\n"):  # not iter_lines, which also splits at U+2028 inside the JSON
+        if not line.startswith(b"data: {"):
+            continue
+        for choice in json.loads(line.removeprefix(b"data: ")).get("choices", []):
+            content += choice["delta"].get("content") or ""
+            reason = choice.get("finish_reason") or reason
+            for call in choice["delta"].get("tool_calls") or []:
+                known = calls.setdefault(call["index"], ["", ""])
+                known[0] += call["function"].get("name") or ""
+                known[1] += call["function"].get("arguments") or ""
     return content, [(name, json.loads(arguments)) for name, arguments in calls.values()], reason
 
 
-def _body(
-    dynamo: LocalDynamo, messages: list[dict[str, Any]], key: str | None, body: dict[str, Any]
-) -> dict[str, Any]:
+def _body(dynamo: LocalDynamo, messages: list[dict[str, Any]], key: str | None, body: dict[str, Any]) -> dict[str, Any]:
     body = {"model": dynamo.model_name, "messages": messages, "max_tokens": 64} | body
     if key is not None:
         body["nvext"] = body.get("nvext", {}) | {"annotations": [f"output_replay_id:{key}"]}
@@ -102,6 +99,11 @@ def is_gone(work_dir: str | Path) -> bool:
     return not processes_of(work_dir) and not Path(work_dir).exists()
 
 
+def entries(folder: Path) -> list[Path]:
+    """What a directory holds."""
+    return list(folder.iterdir())
+
+
 class Helpers:
     """The functions above, for tests (which cannot import this file)."""
 
@@ -111,6 +113,7 @@ class Helpers:
     processes_of = staticmethod(processes_of)
     wait_until = staticmethod(wait_until)
     is_gone = staticmethod(is_gone)
+    entries = staticmethod(entries)
 
 
 @pytest.fixture(scope="session")

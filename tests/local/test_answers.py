@@ -177,7 +177,8 @@ def test_an_unknown_key_names_the_nearest() -> None:
 
 
 # Each was seen to come back changed from Dynamo 1.6.0 when a request offers tools.
-TAKEN_FOR_CALLS = [
+LOST = [
+    "x</tool_call>y",
     '{"name": "f", "arguments": {}}',
     'text {"name": "f"}',
     '[{"name":"f","parameters":{}}]',
@@ -190,10 +191,10 @@ TAKEN_FOR_CALLS = [
 ]
 
 
-@pytest.mark.parametrize("content", TAKEN_FOR_CALLS)
+@pytest.mark.parametrize("content", LOST)
 def test_content_that_would_be_parsed_is_refused(content: str) -> None:
     book = AnswerBook([ScriptedAnswer("k", content)])
-    with pytest.raises(ScriptedAnswerError, match=r"'k': field 'content': Dynamo's hermes parser would take"):
+    with pytest.raises(ScriptedAnswerError, match=r"'k': field 'content': Dynamo's hermes parser would remove"):
         book.check_parser("hermes")
     book.check_parser(None)
 
@@ -201,6 +202,18 @@ def test_content_that_would_be_parsed_is_refused(content: str) -> None:
 @pytest.mark.parametrize("content", ["a [link](url)", '{"a": 1}', "see [1,2] there", "['a']", "name: {x}"])
 def test_ordinary_brackets_are_fine(content: str) -> None:
     AnswerBook([ScriptedAnswer("k", content)]).check_parser("hermes")
+
+
+@pytest.mark.parametrize("content", ["{ \n", "a < b ", "see [x]", ' "[x](y)'])
+def test_white_space_that_would_be_lost_before_a_call_is_refused(content: str) -> None:
+    with pytest.raises(ScriptedAnswerError, match="would remove white space"):
+        AnswerBook([ScriptedAnswer("k", content, (("f", {}),))]).check_parser("hermes")
+    AnswerBook([ScriptedAnswer("k", content)]).check_parser("hermes")
+
+
+@pytest.mark.parametrize("content", [" x \n", " a{x} b", "a < b"])
+def test_other_white_space_before_a_call_is_fine(content: str) -> None:
+    AnswerBook([ScriptedAnswer("k", content, (("f", {}),))]).check_parser("hermes")
 
 
 def test_calls_need_the_parser_they_are_written_for() -> None:

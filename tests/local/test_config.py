@@ -121,9 +121,7 @@ def test_every_field_is_documented() -> None:
         assert field.description, name
 
 
-def test_the_environment_is_cut_off_from_other_deployments(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_environment_is_cut_off_from_other_deployments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DYN_ROUTER_TEMPERATURE", "9")
     monkeypatch.setenv("NATS_SERVER", "nats://elsewhere")
     monkeypatch.setenv("ETCD_ENDPOINTS", "http://elsewhere")

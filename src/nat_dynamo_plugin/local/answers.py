@@ -33,6 +33,7 @@ ANNOTATION = "output_replay_id"
 _CALL_START = "<tool_call>"
 _CALL_END = "</tool_call>"
 
+_TRIMMED = re.compile(r"\s[^\w\s]*[{\[]|[{\[<].*\s\Z", re.DOTALL)
 _NAMED = re.compile(r'"name"\s*:\s*"[^"]*"?')
 
 _current: ContextVar[str | _Script | None] = ContextVar("nat_dynamo_scripted_answer", default=None)
@@ -161,8 +162,8 @@ class AnswerBook:
     def check_parser(self, parser: str | None) -> None:
         """Refuse what Dynamo's tool-call parser would not give back as it is written here.
 
-        Hermes' parser (Dynamo 1.6.0, seen by trying) looks for calls without tags too: it takes an object with a
-        "name" and a list at the end of the text out of the content, when the request offers tools.
+        When a request offers tools, Hermes' parser (Dynamo 1.6.0, seen by trying) looks for calls without tags too:
+        it takes an object with a "name" and a list at the end of the text out of the content.
 
         Args:
             parser: `tool_call_parser` of the config; None: nothing is parsed.
@@ -177,10 +178,10 @@ class AnswerBook:
                     f"{place}: field 'tool_calls': they are written in Hermes' form, but tool_call_parser is "
                     f"{parser!r}; use 'hermes'"
                 )
-            if answer.content and parser == "hermes" and (taken := _taken_for_a_call(answer.content)):
+            if parser == "hermes" and (lost := _lost_in_parsing(answer.content or "", bool(answer.tool_calls))):
                 raise ScriptedAnswerError(
-                    f"{place}: field 'content': Dynamo's hermes parser would take {taken} for a tool call and remove "
-                    "it; write it differently, or set tool_call_parser to null"
+                    f"{place}: field 'content': Dynamo's hermes parser would remove {lost} when a request offers "
+                    "tools; write it differently, or set tool_call_parser to null"
                 )
 
     def replay_trace(self, tokenizer: Tokenizer, eos_token_id: int) -> Iterator[str]:
@@ -276,16 +277,20 @@ def _from_row(line: str, place: str) -> ScriptedAnswer:
     return ScriptedAnswer(row["key"], row.get("content"), tuple(pairs))
 
 
-def _taken_for_a_call(content: str) -> str | None:
-    """The part of a content that Hermes' parser might take for a call; errs on the side of finding one."""
-    if _CALL_START in content:
-        return repr(_CALL_START)
+def _lost_in_parsing(content: str, has_calls: bool) -> str | None:
+    """What Hermes' parser might take out of a content; errs on the side of finding something."""
+    for tag in (_CALL_START, _CALL_END):
+        if tag in content:
+            return repr(tag)
     if "{" in content and (found := _NAMED.search(content)):
-        return repr(found.group())
+        return f"the object with {found.group()}"
     for bracket in re.finditer(r"\[", content):
         with suppress(ValueError):
             json.loads(content[bracket.start() :])
             return "the list at its end"
+    # Before a call, text that looked like the start of one is trimmed when it turns out to be none.
+    if has_calls and _TRIMMED.search(content):
+        return "white space before a bracket, or after one at its end, in an answer with tool calls,"
     return None
 
 
