@@ -86,8 +86,9 @@ def _style(figure: Any, height: int) -> None:
         hoverlabel={"align": "left"},
         legend={"orientation": "h", "y": 1.12, "x": 0},
     )
-    figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True)
-    figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
+    axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "title_font_size": 13, "title_standoff": 12}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
 
 
 def _title(objective: Objective) -> str:
@@ -166,7 +167,7 @@ def history(result: SweepResult, names: Mapping[str, str]) -> Any | None:
                 hovertemplate="%{text}<extra></extra>",
                 text=[_hover(row, result, names) for row in rows],
             )
-    figure.update_xaxes(title="trial")
+    figure.update_xaxes(title="trial", **({"dtick": 1} if len(result.rows) < 30 else {}))
     figure.update_yaxes(title=_title(objective))
     return figure
 

@@ -108,6 +108,16 @@ def _steps(dist: FloatDistribution) -> list[Any]:
     return [dist.low + k * dist.step for k in range(round((dist.high - dist.low) / dist.step) + 1)]
 
 
+def suggest(trial: optuna.Trial, name: str, dist: BaseDistribution) -> Any:
+    """The trial's value of a distribution: planned, or the sampler's."""
+    if isinstance(dist, CategoricalDistribution):
+        return trial.suggest_categorical(name, dist.choices)
+    if isinstance(dist, IntDistribution):
+        return trial.suggest_int(name, dist.low, dist.high, step=dist.step, log=dist.log)
+    assert isinstance(dist, FloatDistribution)
+    return trial.suggest_float(name, dist.low, dist.high, step=dist.step, log=dist.log)
+
+
 class TunedSpace:
     """The tuned paths of a config with their current values and their distributions.
 
@@ -182,18 +192,19 @@ class TunedSpace:
         study.add_trial(optuna.create_trial(params=start, distributions=positions, value=0.0))
         plan = [self.current]
         wanted = n_trials if self.size is None else min(n_trials, self.size)
-        # A sampler may come up with the same positions again; a finite space may need many draws for its last ones.
-        for _ in range(100 * wanted + 10 * (self.size or 0)):
-            if len(plan) == wanted:
-                break
-            trial = study.ask(positions)
-            found = {
-                path: trial.params[path] if (known := listed[path]) is None else known[trial.params[path]]
-                for path in self.distributions
-            }
-            study.tell(trial, 0.0)
+
+        def note(trial: optuna.Trial) -> float:
+            drawn = {path: suggest(trial, path, dist) for path, dist in positions.items()}
+            found = {path: drawn[path] if (known := listed[path]) is None else known[drawn[path]] for path in drawn}
             if found not in plan:
                 plan.append(found)
+            if len(plan) == wanted:
+                study.stop()
+            return 0.0
+
+        if wanted > 1:
+            # A sampler may draw the same positions again; a finite space may need many draws for its last ones.
+            study.optimize(note, n_trials=100 * wanted + 10 * (self.size or 0))
         return plan
 
 

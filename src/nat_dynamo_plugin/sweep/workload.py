@@ -64,7 +64,10 @@ def _workload(config: Config) -> dict[str, Any]:
             value = getattr(general.dataset, field, None)
             if value is not None:
                 facts[f"questions: {field}"] = str(value)
-    arrivals = [one for one in config.middleware.values() if isinstance(one, OpenLoopConfig)]
+    used = set(getattr(config.workflow, "middleware", None) or ())
+    for function in config.functions.values():
+        used.update(function.middleware or ())
+    arrivals = [one for name, one in config.middleware.items() if name in used and isinstance(one, OpenLoopConfig)]
     for one in arrivals:
         facts["arrivals"] = f"open loop, Poisson, {one.rate:g} questions/s, seed {one.seed}"
     if not arrivals:
