@@ -242,14 +242,14 @@ async def test_leaves_no_connection_and_no_task(
 
 
 @pytest.mark.point("Responses API")
-async def test_responses_api_works_or_is_refused_as_by_nat(
+async def test_responses_api_works_or_is_refused_with_nats_error(
     driver: Driver, client: Client, dynamo: Dynamo, records: list[CallRecord]
 ) -> None:
     if not driver.has_responses:
         with pytest.raises(ValueError, match="Responses API is not supported"):
             async with client(api_type=APITypeEnum.RESPONSES):
                 pass
-        pytest.skip("refused, as by NAT")
+        pytest.skip("refused")
     async with client(api_type=APITypeEnum.RESPONSES) as llm:
         with DynamoPrefixContext.scope(f"responses-{driver.module}"), scripted_answer("plain"):
             assert await driver.ask(llm, f"Is the valve shut, {driver.module} responses?") == PLAIN
