@@ -29,7 +29,9 @@ class MissingFrameworkError(ImportError):
     """A client was asked for whose framework is not installed."""
 
 
-def _client_of(module: str, extra: str) -> Callable[[DynamoModelConfig, Builder], AsyncIterator[Any]]:
+def client_of(module: str, extra: str) -> Callable[[DynamoModelConfig, Builder], AsyncIterator[Any]]:
+    """What NAT calls to make a client: imports `clients/<module>.py`, or says which extra is missing."""
+
     async def client(config: DynamoModelConfig, builder: Builder) -> AsyncIterator[Any]:
         try:
             make = import_module(f"nat_dynamo_plugin.clients.{module}").client
@@ -44,4 +46,4 @@ def _client_of(module: str, extra: str) -> Callable[[DynamoModelConfig, Builder]
 
 
 for _framework, (_module, _extra) in FRAMEWORKS.items():
-    register_llm_client(config_type=DynamoModelConfig, wrapper_type=_framework)(_client_of(_module, _extra))
+    register_llm_client(config_type=DynamoModelConfig, wrapper_type=_framework)(client_of(_module, _extra))

@@ -1,0 +1,178 @@
+"""The httpx clients of a config: timeouts, limits, event loops, the shape of errors, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from nat_dynamo_plugin.clients.errors import OpenAIErrors
+from nat_dynamo_plugin.clients.http import http_clients, limits, timeouts
+from nat_dynamo_plugin.config import DynamoModelConfig
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request, and counts the connections."""
+
+    daemon_threads = True
+    connections = 0
+    open_connections = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def setup(self) -> None:
+        self.server.connections += 1
+        self.server.open_connections += 1
+        super().setup()
+
+    def finish(self) -> None:
+        self.server.open_connections -= 1
+        super().finish()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def config_for(server: Server, **fields: object) -> DynamoModelConfig:
+    return DynamoModelConfig.model_validate(
+        {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model_name": "m", **fields}
+    )
+
+
+async def closed(server: Server) -> bool:
+    for _ in range(250):
+        if server.open_connections == 0:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_both_clients_keep_their_connection_and_close_it_at_the_end(server: Server) -> None:
+    async with http_clients(config_for(server)) as http:
+        for _ in range(3):
+            assert http.sync.post(f"{http.base_url}/chat/completions", json={}).status_code == 200
+            assert (await http.asynchronous.post(f"{http.base_url}/chat/completions", json={})).status_code == 200
+        assert server.connections == server.open_connections == 2
+    assert await closed(server)
+    assert http.sync.is_closed
+    assert http.asynchronous.is_closed
+
+
+async def test_the_async_client_works_in_loops_that_come_and_go(server: Server) -> None:
+    async with http_clients(config_for(server)) as http:
+        url = f"{http.base_url}/chat/completions"
+
+        async def ask() -> list[int]:
+            answers = await asyncio.gather(*(http.asynchronous.post(url, json={}) for _ in range(3)))
+            return [answer.status_code for answer in answers]
+
+        assert await ask() == [200] * 3
+        for _ in range(3):
+            # A loop of its own, as Strands makes one for each synchronous call.
+            assert await asyncio.to_thread(lambda: asyncio.run(ask())) == [200] * 3
+        assert await ask() == [200] * 3
+        # Those loops left no connection behind; the home loop kept its three.
+        for _ in range(250):
+            if server.open_connections == 3:
+                break
+            await asyncio.sleep(0.02)
+        assert server.open_connections == 3
+    assert await closed(server)
+
+
+def test_the_four_timeouts_and_the_limits_are_those_of_the_config() -> None:
+    config = DynamoModelConfig(
+        model_name="m", request_timeout=7.0, connect_timeout=2.0, pool_timeout=3.0, max_connections=5
+    )
+    timeout = timeouts(config)
+    assert (timeout.connect, timeout.read, timeout.write, timeout.pool) == (2.0, 7.0, 7.0, 3.0)
+    assert limits(config) == httpx.Limits(max_connections=5, max_keepalive_connections=5)
+    assert limits(config, 0).max_keepalive_connections == 0
+
+
+async def test_no_more_connections_than_allowed(server: Server) -> None:
+    async with http_clients(config_for(server, max_connections=2)) as http:
+        url = f"{http.base_url}/chat/completions"
+        await asyncio.gather(*(http.asynchronous.post(url, json={}) for _ in range(10)))
+    assert server.connections <= 2
+
+
+async def test_http2_without_its_package_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h2", None)
+    with pytest.raises(ValueError, match=r"http2=True: .* install httpx\[http2\]"):
+        async with http_clients(config_for(server, http2=True)):
+            pass
+
+
+async def test_http2_is_offered_where_its_package_is(server: Server) -> None:
+    pytest.importorskip("h2")
+    # Without TLS there is nothing to negotiate, so the call goes through as HTTP/1.1.
+    async with http_clients(config_for(server, http2=True)) as http:
+        assert (await http.asynchronous.post(f"{http.base_url}/chat/completions", json={})).http_version == "HTTP/1.1"
+
+
+FLAT = {"message": "no such model", "type": "Not Found", "code": 404}
+
+
+@pytest.mark.parametrize(
+    ("status", "sent", "expected"),
+    [
+        (404, FLAT, {"error": FLAT}),
+        (404, {"error": FLAT}, {"error": FLAT}),
+        (404, {"detail": "x"}, {"detail": "x"}),
+        (404, ["message"], ["message"]),
+        (200, FLAT, FLAT),
+    ],
+)
+def test_flat_errors_get_openais_shape(status: int, sent: object, expected: object) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, json=sent, headers={"x-request-id": "7"})
+
+    transport = OpenAIErrors(httpx.MockTransport(answer))
+    with httpx.Client(transport=transport) as client:
+        response = client.get("http://dynamo/v1/models")
+
+    async def main() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport) as async_client:
+            return await async_client.get("http://dynamo/v1/models")
+
+    for made in (response, asyncio.run(main())):
+        assert (made.status_code, made.json()) == (status, expected)
+        assert made.headers["x-request-id"] == "7"
+        assert int(made.headers["content-length"]) == len(made.content)
+
+
+async def test_an_error_that_is_no_json_passes_unchanged() -> None:
+    text = json.dumps(FLAT)[:-3]
+    transport = OpenAIErrors(
+        httpx.MockTransport(lambda _: httpx.Response(502, text=text, headers={"content-type": "application/json"}))
+    )
+    async with httpx.AsyncClient(transport=transport) as client:
+        assert (await client.get("http://dynamo/v1/models")).text == text
