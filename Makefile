@@ -73,7 +73,7 @@ lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versio
 
 clean: ## Remove the environment, the results and the caches
 	rm -rf $(VENV) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
-	find src eval tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src eval examples tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed. A stamp each, newer than the files that it was made from. The tests need all that the demo needs.
 $(BIN)/python:
@@ -91,8 +91,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 	@$(INSTALL) $(SOURCE_ONLY) -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/.packages: pyproject.toml eval/pyproject.toml $(VENV)/.demo
-	@$(PIP) install --no-index --no-deps --no-build-isolation --editable . --editable eval
+$(VENV)/.packages: pyproject.toml eval/pyproject.toml examples/pyproject.toml $(VENV)/.demo
+	@$(PIP) install --no-index --no-deps --no-build-isolation --editable . --editable eval --editable examples
 	@touch $@
 
 $(UV)/bin/uv:

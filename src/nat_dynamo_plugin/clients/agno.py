@@ -25,6 +25,26 @@ _OURS = {
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"model": "assistant"}
 
 
+class _KeepsClients:
+    """For Agno's models, which forget their clients when they are copied; `Agent(reasoning=True)` copies its model."""
+
+    client: Any
+    async_client: Any
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copy = super().__deepcopy__(memo)  # type: ignore[misc]
+        copy.client, copy.async_client = self.client, self.async_client
+        return copy
+
+
+class DynamoChat(_KeepsClients, OpenAIChat):
+    """`OpenAIChat` whose copies call through the same clients."""
+
+
+class DynamoResponses(_KeepsClients, OpenAIResponses):
+    """`OpenAIResponses` whose copies call through the same clients."""
+
+
 def _think(prompt: str, messages: list[Message]) -> list[Message]:
     return in_system_message(
         messages,
@@ -38,12 +58,12 @@ def _think(prompt: str, messages: list[Message]) -> list[Message]:
 @asynccontextmanager
 async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
     """An `OpenAIChat`, or `OpenAIResponses` for `api_type: responses`, closed with the workflow."""
-    model = OpenAIResponses if config.api_type == APITypeEnum.RESPONSES else OpenAIChat
+    model = DynamoResponses if config.api_type == APITypeEnum.RESPONSES else DynamoChat
     arguments = {"role_map": _ROLES, **config.openai_arguments}
-    if model is OpenAIResponses and "max_tokens" in arguments:
+    if model is DynamoResponses and "max_tokens" in arguments:
         arguments["max_output_tokens"] = arguments.pop("max_tokens")
     known = {field.name for field in fields(model) if field.init and not field.name.startswith("_")} - _OURS
-    arguments = checked_arguments(arguments, known, model.__name__)
+    arguments = checked_arguments(arguments, known, "Agno's model")
     async with http_clients(config) as http:
         llm = model(
             id=http.model_name,

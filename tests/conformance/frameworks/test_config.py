@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from nat_dynamo_plugin.config import DynamoModelConfig
+from nat_dynamo_plugin.telemetry import CallRecord
 
 from .conftest import Client
-from .drivers import Adk, Driver, make_client
+from .drivers import Adk, Agno, Driver, make_client
 from .servers import Exchange, Fault, FaultServer
 from .test_clients import ask
 
@@ -93,3 +95,14 @@ async def test_a_server_without_keys_needs_none(driver: Driver, catch: Callable[
     assert (await catch({"max_retries": 0})).headers["authorization"] == "Bearer unused"
     monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
     assert (await catch({"max_retries": 0})).headers["authorization"] == "Bearer from-the-environment"
+
+
+@pytest.mark.parametrize("driver", [Agno], indirect=True)
+async def test_a_copy_of_agnos_model_still_calls_through_our_client(
+    client: Client, driver: Agno, records: list[CallRecord]
+) -> None:
+    async with client() as llm:
+        copied = copy.deepcopy(llm)
+        await driver.ask(copied, "Is anybody there?")
+        driver.ask_sync(copied, "Is anybody there?")
+    assert [record.status for record in records] == [200, 200]
