@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nat.data_models.optimizable import OptimizableField, SearchSpace
 from nat.llm.openai_llm import OpenAIModelConfig
-from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator, model_validator
 
+from .admission import IDLE_S, MAX_WAIT_S
 from .hints import PrefixHints, PrefixLevel, parse_level_or_number
 from .local.config import LocalDynamoConfig
 from .prefix import check_template
@@ -48,6 +49,10 @@ _DYNAMO_FIELDS = frozenset(
         "prefix_osl",
         "prefix_iat",
         "prefix_predictions",
+        "prefix_learned",
+        "prefix_idle",
+        "prefix_max_wait",
+        "max_active_prefixes",
         "prefix_wire",
         "request_timeout",
         "connect_timeout",
@@ -56,8 +61,34 @@ _DYNAMO_FIELDS = frozenset(
         "http2",
         "max_sensitivity",
         "local",
+        "cache_salt",
     }
 )
+
+
+def other_names(field: str) -> list[str]:
+    """Further names under which a config may give a field of `DynamoModelConfig`."""
+    return [alias for alias, name in _ALIASES.items() if name == field]
+
+
+def _number_or_auto(name: str, value: object, most: int | None) -> int | str | None:
+    if isinstance(value, str):
+        if value.strip().lower() == "auto":
+            return "auto"
+        if value.strip().isdigit():
+            value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 and (most is None or value <= most):
+        return value
+    if value is None and name == "max_active_prefixes":
+        return None
+    allowed = "a whole number of 1 or more" if most is None else f"a whole number from 1 to {most}"
+    near = ""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        near = f"; the nearest is {max(1, round(min(value, most or value)))}"
+    null = ", or null" if name == "max_active_prefixes" else ""
+    raise ValueError(f"{name}={value!r} is not allowed: use {allowed}, or auto{null}{near}")
 
 
 class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-arg]
@@ -68,32 +99,56 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
     environment variables (`OPENAI_API_KEY`), not into the config.
     """
 
+    # Built on first use, for every `nat` command imports this module.
+    model_config = ConfigDict(defer_build=True)
+
     prefix_template: str | None = Field(
         default="nat-dynamo-{uuid}",
         description="The prefix id of calls made outside any question, conversation or scope. Placeholders: {uuid} "
         "(once a client), {run}, {conversation}, {function}. A template with {run} or {conversation} shapes every "
         "automatic id. null turns prefixes and hints off.",
     )
-    prefix_total_requests: int = OptimizableField(
+    prefix_total_requests: int | Literal["auto"] = OptimizableField(
         default=10,
-        ge=1,
-        le=50,
-        description="LLM calls expected of one prefix. 1 means: no stickiness.",
+        description="LLM calls expected of one prefix, 1 to 50. 1 means: no stickiness. auto learns them from the "
+        "questions answered, and lets those with the least work to come go first.",
         space=SearchSpace(low=1, high=28, step=3),
     )
-    prefix_osl: PrefixLevel | int = OptimizableField(
+    prefix_osl: PrefixLevel | int | Literal["auto"] = OptimizableField(
         default=PrefixLevel.MEDIUM,
-        description="Output length expected of a call: LOW, MEDIUM, HIGH (128, 512, 2048 tokens) or tokens.",
+        description="Output length expected of a call: LOW, MEDIUM, HIGH (128, 512, 2048 tokens), tokens, or auto.",
         space=SearchSpace(values=[level.value for level in PrefixLevel]),
     )
-    prefix_iat: PrefixLevel | int = OptimizableField(
+    prefix_iat: PrefixLevel | int | Literal["auto"] = OptimizableField(
         default=PrefixLevel.MEDIUM,
-        description="Time expected between a prefix's calls: LOW, MEDIUM, HIGH (50, 250, 750 ms) or milliseconds.",
+        description="Time expected between a prefix's calls: LOW, MEDIUM, HIGH (50, 250, 750 ms), "
+        "milliseconds, or auto.",
         space=SearchSpace(values=[level.value for level in PrefixLevel]),
     )
     prefix_predictions: Path | None = Field(
         default=None,
         description="A prediction trie written by NAT's profiler, which refines the hints call by call.",
+    )
+    prefix_learned: Path | None = Field(
+        default=None,
+        description="File that auto fields read what they know from, if it is there, and write it to in the end.",
+    )
+    max_active_prefixes: int | Literal["auto"] | None = Field(
+        default=None,
+        description="Most questions under way at once, 1 or more; the others wait before their first call, those with "
+        "the least expected work for the shortest time. auto finds the number; null: all at once.",
+    )
+    prefix_idle: float = Field(
+        default=IDLE_S,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds without a call after which a question gives its place up to one that waits.",
+    )
+    prefix_max_wait: float = Field(
+        default=MAX_WAIT_S,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest wait for a place in seconds; after it a question goes on, whatever the limit.",
     )
     prefix_wire: list[str] = Field(
         default_factory=lambda: list(DEFAULT_WIRE),
@@ -132,6 +187,14 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
         default=600.0, gt=0.0, description="Seconds to wait for a free connection of this client's pool."
     )
     max_connections: int = Field(default=1000, ge=1, description="Most connections a client keeps to the server.")
+    cache_salt: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Keeps this LLM's KV cache entries apart from those of other salts (header x-tenant-id), so that "
+        "measurements on a shared cluster do not warm each other's caches.",
+    )
     http2: bool = Field(default=False, description="Speak HTTP/2 where the server does; needs the package h2.")
     local: LocalDynamoConfig | None = Field(
         default=None, description="Run an embedded Dynamo for this LLM instead of using base_url."
@@ -172,11 +235,19 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
 
     @field_validator("prefix_osl", "prefix_iat", mode="before")
     @classmethod
-    def _level_or_number(cls, value: object, info: Any) -> PrefixLevel | int:
+    def _level_or_number(cls, value: object, info: Any) -> PrefixLevel | int | str:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return "auto"
         return parse_level_or_number(info.field_name, value)
 
+    @field_validator("prefix_total_requests", "max_active_prefixes", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object, info: Any) -> int | str | None:
+        most = 50 if info.field_name == "prefix_total_requests" else None
+        return _number_or_auto(info.field_name, value, most)
+
     @field_serializer("prefix_osl", "prefix_iat")
-    def _plain(self, value: PrefixLevel | int) -> str | int:
+    def _plain(self, value: PrefixLevel | int | str) -> str | int:
         # Plain text, not a Python enum, in the YAML files that NAT writes.
         return value.value if isinstance(value, PrefixLevel) else value
 
@@ -210,7 +281,12 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
     @property
     def prefix_hints(self) -> PrefixHints:
         """The hints of this config."""
-        return PrefixHints(total_requests=self.prefix_total_requests, osl=self.prefix_osl, iat=self.prefix_iat)
+        total, osl, iat = self.prefix_total_requests, self.prefix_osl, self.prefix_iat
+        return PrefixHints(
+            total_requests=None if isinstance(total, str) else total,
+            osl=None if osl == "auto" else osl,
+            iat=None if iat == "auto" else iat,
+        )
 
     @property
     def effective_max_tokens(self) -> int | None:

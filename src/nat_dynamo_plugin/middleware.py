@@ -81,13 +81,16 @@ class DynamoPrefixScope(FunctionMiddleware):
         prefix_id = self.prefix_id(args, kwargs)
         chunks = aiter(call_next(*args, **kwargs))
         # The scope must not be open while the consumer runs: a generator shares its consumer's context.
-        while True:
-            with DynamoPrefixContext.scope(prefix_id):
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    return
-            yield chunk
+        try:
+            while True:
+                with DynamoPrefixContext.scope(prefix_id, ends=False):
+                    try:
+                        chunk = await anext(chunks)
+                    except StopAsyncIteration:
+                        return
+                yield chunk
+        finally:
+            DynamoPrefixContext.end(prefix_id)
 
 
 @register_middleware(config_type=DynamoPrefixScopeConfig)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .hints import PrefixHints, iat_ms, osl_tokens
+from .hints import I32_MAX, I32_MIN, PrefixHints, iat_ms, osl_tokens
 from .prefix import CallIdentity
 
 WARM_MIN_IAT_MS = 100
 """Shortest time between calls, in ms, for which warming the next turn is asked for; see `pays_to_warm`."""
+
+MAX_OVERTAKING_S = 300
+"""Priority of a call after which nothing is to come, in seconds of waiting; see `work_priority`."""
+
+HALF_PRIORITY_TOKENS = 512
+"""Output tokens still to come at which the priority is half of `MAX_OVERTAKING_S`: one MEDIUM answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,7 @@ class ServingPlan:
         expected_output_tokens: output tokens expected of this call.
         speculative_prefill: whether to warm the next turn's prefix after this call.
         priority: i32, higher first, or `None` where nothing is known that differs between calls.
+        work_tokens: output tokens of the calls still to come after this one, where they are known, else `None`.
         latency_sensitivity: NAT's latency sensitivity, if a caller or a prediction gave one.
     """
 
@@ -38,6 +45,43 @@ class ServingPlan:
     speculative_prefill: bool
     priority: int | None
     latency_sensitivity: float | None
+    work_tokens: float | None = None
+
+
+def work_to_come(hints: PrefixHints, call_index: int) -> float | None:
+    """Decode cost still to come after this call: calls to come times output tokens of a call (`osl`).
+
+    `None` unless the calls to come are knowledge about this chain: a scope's total, a prediction, or what was learned
+    of questions like it. The same constant for every question would make of remaining work the progress made so far,
+    and serving by progress makes mean latency worse.
+    """
+    if not hints.total_is_known:
+        return None
+    calls = calls_to_come(hints, call_index)
+    if calls is None:
+        return None
+    return calls * (HALF_PRIORITY_TOKENS if hints.osl is None else osl_tokens(hints.osl))
+
+
+def work_priority(work_tokens: float) -> int:
+    """Priority of a call by the work still to come after it: `round(300 * 512 / (512 + tokens))`.
+
+    Shortest remaining work first (Schrage 1968), with ageing. Dynamo's router queue (`fcfs`, the default) serves the
+    highest `max(0, priority) - arrival time in s` first, so one unit of priority is worth one second of waiting. The
+    range of 0 to `MAX_OVERTAKING_S` therefore bounds starvation: a call is never overtaken by one that arrives
+    `MAX_OVERTAKING_S` seconds after it, however short. Only the frontend's soft priority ages; `strict_priority` does
+    not.
+
+    Args:
+        work_tokens: output tokens still to come, 0 or more.
+    """
+    return round(MAX_OVERTAKING_S * HALF_PRIORITY_TOKENS / (HALF_PRIORITY_TOKENS + max(0.0, work_tokens)))
+
+
+def _sent_priority(hints: PrefixHints, work_tokens: float | None) -> int | None:
+    if hints.priority is not None:
+        return min(max(hints.priority, I32_MIN), I32_MAX)
+    return None if work_tokens is None else work_priority(work_tokens)
 
 
 def calls_to_come(hints: PrefixHints, call_index: int) -> float | None:
@@ -70,7 +114,7 @@ def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int) -> Se
 
     - A prefix of one request has nothing to come back for: no session, so the router may balance freely.
     - The last call is marked only where the total is knowledge about this chain, not a constant of the config.
-    - A priority is sent only if a source knows one; a constant for every question would only add load.
+    - A priority is sent only if a source knows one, or knows the work to come; see `work_to_come`.
 
     Args:
         identity: whose call it is.
@@ -78,6 +122,7 @@ def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int) -> Se
         call_index: 0 for the chain's first call.
     """
     sticky = hints.total_requests != 1
+    work = work_to_come(hints, call_index)
     last = hints.total_is_known and calls_to_come(hints, call_index) == 0
     return ServingPlan(
         identity=identity,
@@ -88,6 +133,7 @@ def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int) -> Se
         last_call=last,
         expected_output_tokens=None if hints.osl is None else osl_tokens(hints.osl),
         speculative_prefill=sticky and pays_to_warm(hints, call_index),
-        priority=hints.priority,
+        priority=_sent_priority(hints, work),
         latency_sensitivity=hints.latency_sensitivity,
+        work_tokens=work,
     )

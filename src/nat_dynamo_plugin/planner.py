@@ -18,6 +18,7 @@ from .hints import CallPrediction, DynamoHints, PrefixHints, resolve_hints
 from .plan import ServingPlan, make_plan
 from .prefix import CallIdentity, PrefixTemplate, current_identity
 from .wire import Dialect, WireFields, load_dialects
+from .workload import FollowedCall, Workload, make_workload
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Planner:
         wire_names: the dialects' names, for telemetry.
         predictions: what a profile predicts, if there is one.
         max_sensitivity: largest latency sensitivity that is sent.
+        workload: what is learned of the questions and how many may be under way; `None` for neither.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Planner:
         wire_names: tuple[str, ...] = (),
         predictions: PredictionLookup | None = None,
         max_sensitivity: int = 1000,
+        workload: Workload | None = None,
     ) -> None:
         self._template = template
         self._hints = hints
@@ -81,6 +84,7 @@ class Planner:
         self._predictions = predictions
         self._max_sensitivity = max_sensitivity
         self._counters = CallCounters()
+        self.workload = workload
 
     @classmethod
     def from_config(cls, config: DynamoModelConfig) -> Planner | None:
@@ -98,13 +102,27 @@ class Planner:
             wire_names=tuple(config.prefix_wire),
             predictions=load_predictions(config) if config.prefix_predictions else None,
             max_sensitivity=config.max_sensitivity,
+            workload=make_workload(config),
         )
 
     def plan_call(self) -> ServingPlan:
         """The plan of a call made now, from this context; counts the call."""
         identity = current_identity(self._template)
         index = self._counters.next_index(identity.session_id)
-        return make_plan(identity, self._resolve(identity, index), index)
+        hints = self._resolve(identity, index)
+        if self.workload is not None:
+            scope = DynamoHints.current()
+            hints = self.workload.expected(identity, None if scope is None else scope.kind, hints, index)
+        return make_plan(identity, hints, index)
+
+    def follow(self, plan: ServingPlan) -> FollowedCall | None:
+        """What has to be told of the call's course, if anybody wants to know; from the context of the call."""
+        return None if self.workload is None else self.workload.follow(plan, self._template)
+
+    def close(self) -> None:
+        """Keep what was learned."""
+        if self.workload is not None:
+            self.workload.close()
 
     def _resolve(self, identity: CallIdentity, call_index: int) -> PrefixHints:
         context = Context.get()

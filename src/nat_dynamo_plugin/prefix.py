@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import string
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
+from weakref import WeakSet
 
 from nat.builder.context import Context
 
@@ -28,6 +30,50 @@ PLACEHOLDERS = ("uuid", "run", "conversation", "function")
 """What a `prefix_template` may contain."""
 
 _DIGEST_CHARS = 32
+_MAX_AROUND = 16
+
+
+class QuestionListener(Protocol):
+    """Wants to know when a question is over."""
+
+    def question_ended(self, prefix_id: str) -> None:
+        """The last scope of this prefix id was left. Must not raise and must not block."""
+
+
+class _Questions:
+    """Scopes open by prefix id, and who wants to know when an id's last one is left. Listeners are not kept alive."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+        self._listeners: WeakSet[QuestionListener] = WeakSet()
+        self._lock = threading.Lock()
+
+    def listen(self, listener: QuestionListener) -> None:
+        with self._lock:
+            self._listeners.add(listener)
+
+    def opened(self, prefix_id: str) -> None:
+        with self._lock:
+            self._open[prefix_id] = self._open.get(prefix_id, 0) + 1
+
+    def closed(self, prefix_id: str, *, ends: bool) -> None:
+        with self._lock:
+            others = self._open.pop(prefix_id, 1) - 1
+            if others:
+                self._open[prefix_id] = others
+        if ends and not others:
+            self.ended(prefix_id)
+
+    def ended(self, prefix_id: str) -> None:
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener.question_ended(prefix_id)
+
+
+_questions = _Questions()
+on_question_end = _questions.listen
+"""Tell a `QuestionListener`, as long as it lives, of every question that ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +81,8 @@ class _Explicit:
     prefix_id: str
     depth: int
     """Length of NAT's function path where the id was set: the chain there bears the id itself."""
+    around: tuple[str, ...]
+    """The ids that were set around this one, innermost first."""
 
 
 _explicit: ContextVar[_Explicit | None] = ContextVar("dynamo_prefix_id", default=None)
@@ -58,8 +106,11 @@ class DynamoPrefixContext:
 
     @classmethod
     def clear(cls) -> None:
-        """Forget the prefix id of this context."""
+        """Forget the prefix id of this context; its question counts as over."""
+        explicit = _explicit.get()
         _explicit.set(None)
+        if explicit is not None:
+            _questions.ended(explicit.prefix_id)
 
     @classmethod
     def get(cls) -> str | None:
@@ -74,17 +125,29 @@ class DynamoPrefixContext:
 
     @classmethod
     @contextmanager
-    def scope(cls, prefix_id: str) -> Iterator[None]:
+    def scope(cls, prefix_id: str, *, ends: bool = True) -> Iterator[None]:
         """Use `prefix_id` for all LLM calls in this block, then restore the outer id. Scopes nest.
+
+        Args:
+            prefix_id: the question's id.
+            ends: whether the question is over with this block (unless another scope of the same id is open): its place
+                at the gate is free then, and its calls are counted into what is learned. If not, call `end` later.
 
         Raises:
             ValueError: for an empty id.
         """
         token = _explicit.set(_explicit_here(prefix_id))
+        _questions.opened(prefix_id)
         try:
             yield
         finally:
             _explicit.reset(token)
+            _questions.closed(prefix_id, ends=ends)
+
+    @staticmethod
+    def end(prefix_id: str) -> None:
+        """Say that a question is over whose scopes were opened with `ends=False`."""
+        _questions.ended(prefix_id)
 
 
 def _non_empty(prefix_id: str) -> str:
@@ -94,7 +157,9 @@ def _non_empty(prefix_id: str) -> str:
 
 
 def _explicit_here(prefix_id: str) -> _Explicit:
-    return _Explicit(_non_empty(prefix_id), len(Context.get().function_path))
+    outer = _explicit.get()
+    around = () if outer is None else (outer.prefix_id, *outer.around)[:_MAX_AROUND]
+    return _Explicit(_non_empty(prefix_id), len(Context.get().function_path), around)
 
 
 @lru_cache(maxsize=4096)
@@ -178,6 +243,21 @@ class CallIdentity(NamedTuple):
     parent_session_id: str | None
     function_path: tuple[str, ...]
     in_workflow: bool
+
+
+def surrounding_ids(template: PrefixTemplate) -> tuple[str, ...]:
+    """Ids of the questions that the current one was opened in: scopes around its own, and what stands for them all."""
+    explicit = _explicit.get()
+    if explicit is None:
+        return ()
+    context = Context.get()
+    run, conversation = context.workflow_run_id, context.conversation_id
+    known = conversation or run
+    if known is None:
+        return explicit.around
+    if template.names_context:
+        known = template.render(run=run, conversation=conversation, function=None)
+    return (*explicit.around, known)
 
 
 def sessions_of(prefix_id: str, function_path: Sequence[str], depth: int = 1) -> tuple[str, str | None]:

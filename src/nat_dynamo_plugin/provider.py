@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 from nat.data_models.common import get_secret_value
 
 from .config import DynamoModelConfig
+from .local.config import LocalDynamoConfig
 from .planner import Planner
 from .transport import ServerMemory
-
-if TYPE_CHECKING:
-    from .local import LocalDynamo
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Service:
 
     base_url: str | None
     model_name: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     planner: Planner | None
     memory: ServerMemory
     answer_key: Callable[[], str | None] | None = None
@@ -74,29 +71,40 @@ def remote_service(config: DynamoModelConfig) -> Service:
 @asynccontextmanager
 async def running_service(config: DynamoModelConfig) -> AsyncIterator[Service]:
     """The service of a config for the length of the block, with its embedded Dynamo running if it has one."""
-    service = remote_service(config)
-    if config.local is None:
-        with_service = service
-        dynamo: LocalDynamo | None = None
-    else:
-        from .local import LocalDynamo, current_scripted_answer
+    async with AsyncExitStack() as stack:
+        service = remote_service(config)
+        if service.planner is not None:
+            stack.callback(service.planner.close)
+        if config.local is not None:
+            service = await _embedded(config, config.local, service, stack)
+        config.running_service = service
+        _building.set({**(_building.get() or {}), id(config): service})
+        try:
+            yield service
+        finally:
+            _building.set({key: s for key, s in (_building.get() or {}).items() if key != id(config)})
+            if config.running_service is service:
+                config.running_service = None
 
-        dynamo = LocalDynamo(config.local, model_name=config.model_name)
-        await dynamo.__aenter__()
-        with_service = replace(
-            service,
-            base_url=dynamo.base_url,
-            # The OpenAI library wants some key; the embedded Dynamo has no use for one.
-            api_key=service.api_key if config.api_key is not None else "unused",
-            answer_key=current_scripted_answer if config.local.scripted_answers else None,
-        )
-    config.running_service = with_service
-    _building.set({**(_building.get() or {}), id(config): with_service})
-    try:
-        yield with_service
-    finally:
-        _building.set({key: s for key, s in (_building.get() or {}).items() if key != id(config)})
-        if config.running_service is with_service:
-            config.running_service = None
-        if dynamo is not None:
-            await dynamo.__aexit__(None, None, None)
+
+async def _embedded(
+    config: DynamoModelConfig, local: LocalDynamoConfig, service: Service, stack: AsyncExitStack
+) -> Service:
+    """The service on an embedded Dynamo of its own, which runs until the stack is left."""
+    from .local import LocalDynamo, current_scripted_answer
+
+    dynamo = await stack.enter_async_context(LocalDynamo(local, model_name=config.model_name))
+
+    def answer_key() -> str | None:
+        key = current_scripted_answer()
+        if key is not None:
+            dynamo.check_answer_key(key)  # Dynamo would answer an unknown key with random tokens
+        return key
+
+    return replace(
+        service,
+        base_url=dynamo.base_url,
+        # The OpenAI library wants some key; the embedded Dynamo has no use for one.
+        api_key=service.api_key if config.api_key is not None else "unused",
+        answer_key=answer_key if local.scripted_answers else None,
+    )

@@ -16,7 +16,7 @@ RECORD_KEY = "dynamo_call"
 """Key under the step's `metadata.provided_metadata` that holds the record as a plain dict."""
 
 ARRIVAL_STEP_NAME = "dynamo_arrival"
-"""Name of the step that marks when a question arrived, where that is not when its workflow started (`sweep.open_loop`)."""
+"""Name of the step that marks when a question arrived, where that is before its workflow started (`sweep.open_loop`)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +52,8 @@ class CallRecord:
     status: int | None = None
     finish_reason: str | None = None
     error: str | None = None
+    calls_to_come: float | None = None
+    gate_wait_ms: float | None = None
 
     @property
     def has_dynamo_data(self) -> bool:

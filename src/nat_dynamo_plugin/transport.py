@@ -20,6 +20,7 @@ from .planner import Planner
 from .splice import NvextFields, spliced
 from .telemetry import CallRecord, Emit, emit
 from .wire.fields import WireFields
+from .workload import FollowedCall
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class _Parts(httpx.SyncByteStream, httpx.AsyncByteStream):
 class _Telemetry:
     """Reads one answer into its record and emits the record once, in the context the call was made in."""
 
-    __slots__ = ("_context", "_done", "_emit", "_ended_ms", "_exhausted", "_reader", "_started", "record")
+    __slots__ = ("_context", "_done", "_emit", "_ended_ms", "_exhausted", "_reader", "_started", "followed", "record")
 
     def __init__(self, record: CallRecord, emit_record: Emit) -> None:
         self.record = record
@@ -78,6 +79,7 @@ class _Telemetry:
         self._started = perf_counter()
         self._ended_ms: float | None = None
         self._exhausted = False
+        self.followed: FollowedCall | None = None
 
     def now_ms(self) -> float:
         return (perf_counter() - self._started) * 1000.0
@@ -120,6 +122,8 @@ class _Telemetry:
             # OpenAI's library always stops behind the last event, before the stream has ended.
             if not self._exhausted and not self._reader.complete and self.record.error is None:
                 self.record.error = "closed before the answer was complete"
+        if self.followed is not None:
+            self.followed.ended(self.record)
         self._context.run(self._emit, self.record)
 
 
@@ -227,6 +231,8 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if out is None:
             return self._sync.handle_request(request)
         try:
+            if out.telemetry.followed is not None:
+                out.telemetry.followed.enter()
             response = self._sync.handle_request(out.request)
             if out.nvext is not None and response.status_code in _REFUSALS:
                 body = response.content if response.is_closed else b"".join(response.iter_raw())
@@ -250,6 +256,8 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         if out is None:
             return await self._async.handle_async_request(request)
         try:
+            if out.telemetry.followed is not None:
+                await out.telemetry.followed.enter_async()
             response = await self._async.handle_async_request(out.request)
             if out.nvext is not None and response.status_code in _REFUSALS:
                 body = response.content if response.is_closed else b"".join([c async for c in response.aiter_raw()])
@@ -291,6 +299,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             record.call_index = plan.call_index
             record.function_path = plan.identity.function_path
             record.wire = self._planner.wire_names
+            telemetry.followed = self._planner.follow(plan)
         annotations = said.annotations
         if self._answer_key is not None and (key := self._answer_key()) is not None:
             annotations += (f"output_replay_id:{key}",)

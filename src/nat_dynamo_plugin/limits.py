@@ -1,0 +1,151 @@
+"""How many questions may be under way at once: found from what the server answers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Protocol
+
+from .telemetry import CallRecord
+
+FIRST_LIMIT = 10
+"""Questions let in before anything is known (as TCP's initial window, RFC 6928)."""
+TOLERATED_LOSS = 0.08
+"""Share of cached prompt tokens lost between two calls of a chain, over the least seen, that is no sign of crowding."""
+TOLERATED_DELAY = 4.0
+"""How many times the least time to first token a call may take and be no sign of crowding."""
+LATE_SHARE = 0.25
+"""Least share of a call's time that its first token takes on a crowded server."""
+GROWTH = 2.0
+"""What a window without congestion adds to the limit after slow start."""
+GAIN = 0.25
+"""Weight of the newest window in the mean congestion."""
+MIN_WINDOW_CALLS = 8
+"""Calls that a window has at least."""
+DRIFT = 0.01
+"""What a window adds to the least delay and loss remembered, so that a changed server is noticed."""
+_MAX_CHAINS = 16_384
+_BLOCK_TOKENS = 64
+_TOLERATED_LATE = 0.1
+
+
+class Limiter(Protocol):
+    """An adaptive limit. Told of every call by the gate, one at a time."""
+
+    @property
+    def limit(self) -> int:
+        """Questions that may be under way now, 1 or more."""
+
+    def on_call(self, record: CallRecord, under_way: int, waiting: bool, now: float) -> None:
+        """Learn from a finished call.
+
+        Args:
+            record: what the server said of it.
+            under_way: questions under way, this call's included.
+            waiting: whether any question waits.
+            now: seconds, never going back.
+        """
+
+
+class AdaptiveLimit:
+    """Data Center TCP (Alizadeh et al., SIGCOMM 2010; RFC 8257), with questions under way for packets under way.
+
+    What ECN marks are to DCTCP are two things that Dynamo reports of the second and later calls of a chain:
+
+    - lost tokens: the prompt of the chain's previous call was in an engine's cache; what `cached_tokens` is short of it
+      was evicted meanwhile (or lies with another worker). Their share beyond the least seen is congestion.
+    - late first tokens: a TTFT over `TOLERATED_DELAY` times the least mean seen that is also over `LATE_SHARE` of the
+      call's time, for a full batch takes longer to start on a call without being crowded. The share of such calls is
+      congestion.
+
+    A window is as many calls as questions may be under way, so about one of each. After each, as there: the limit
+    doubles until the first congestion (slow start) and grows by `GROWTH` a window from then on; a congested window
+    cuts it by half of the mean congestion, `limit * (1 - alpha / 2)`. Additive increase and multiplicative decrease let
+    clients that share a cluster come to equal limits (Chiu and Jain 1989). As in RFC 7661, a limit that is not
+    reached does not grow.
+
+    Args:
+        first: the limit to begin with.
+    """
+
+    def __init__(self, first: int = FIRST_LIMIT) -> None:
+        self._limit = float(first)
+        self._slow_start = True
+        self._alpha = 0.0
+        self._prompts: OrderedDict[str, int] = OrderedDict()
+        self._least_delay: float | None = None
+        self._least_loss: float | None = None
+        self._calls = 0
+        self._held = self._lost = 0
+        self._delays: list[tuple[float, float]] = []
+        self._full = False
+        self.history: deque[tuple[float, int, float, float]] = deque(maxlen=4096)
+        """Time, limit, share of lost tokens and mean TTFT (ms) of the last windows."""
+
+    @property
+    def limit(self) -> int:
+        """Questions that may be under way now."""
+        return max(1, int(self._limit))
+
+    def on_call(self, record: CallRecord, under_way: int, waiting: bool, now: float) -> None:
+        """Learn from a finished call; see `Limiter`."""
+        self._full = self._full or waiting or under_way >= self.limit
+        self._calls += 1
+        self._note(record)
+        if self._calls >= max(MIN_WINDOW_CALLS, self.limit) and (self._held or self._delays):
+            self._end_window(now)
+
+    def _note(self, record: CallRecord) -> None:
+        chain = record.session_id or record.prefix_id
+        prompt = record.prompt_tokens
+        if chain is None or prompt is None:
+            return
+        before = self._prompts.get(chain)
+        self._prompts[chain] = prompt
+        self._prompts.move_to_end(chain)
+        if len(self._prompts) > _MAX_CHAINS:
+            self._prompts.popitem(last=False)
+        if before is None:
+            return
+        if record.cached_tokens is not None:
+            # The prompt may have been cut meanwhile, and engines keep whole blocks only: neither is a loss.
+            held = min(before, prompt)
+            self._held += held
+            self._lost += max(0, held - record.cached_tokens - _BLOCK_TOKENS)
+        if record.server_ttft_ms is not None:
+            self._delays.append((record.server_ttft_ms, record.server_total_ms or record.server_ttft_ms))
+
+    def _end_window(self, now: float) -> None:
+        loss = self._lost / self._held if self._held else 0.0
+        delay = sum(ttft for ttft, _ in self._delays) / len(self._delays) if self._delays else 0.0
+        congestion = max(self._excess_loss(loss), self._late_share(delay))
+        self._alpha += GAIN * (congestion - self._alpha)
+        if congestion > 0.0:
+            # Out of slow start the mean knows nothing yet.
+            cut = max(self._alpha, congestion) if self._slow_start else self._alpha
+            self._slow_start = False
+            self._limit = max(1.0, self._limit * (1.0 - cut / 2.0))
+        elif self._full:
+            self._limit = self._limit * 2.0 if self._slow_start else self._limit + GROWTH
+        self.history.append((now, self.limit, loss, delay))
+        self._reset()
+
+    def _excess_loss(self, loss: float) -> float:
+        least = loss if self._least_loss is None else min(loss, self._least_loss)
+        self._least_loss = least + DRIFT * (loss - least)
+        excess = loss - least
+        return excess if excess > TOLERATED_LOSS else 0.0
+
+    def _late_share(self, delay: float) -> float:
+        if not self._delays:
+            return 0.0
+        least = delay if self._least_delay is None else min(delay, self._least_delay)
+        self._least_delay = least + DRIFT * (delay - least)
+        bound = TOLERATED_DELAY * least
+        late = sum(ttft > bound and ttft > LATE_SHARE * total for ttft, total in self._delays) / len(self._delays)
+        return late if late > _TOLERATED_LATE else 0.0
+
+    def _reset(self) -> None:
+        self._calls = 0
+        self._held = self._lost = 0
+        self._delays = []
+        self._full = False
