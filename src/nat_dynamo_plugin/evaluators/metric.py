@@ -29,7 +29,8 @@ Statistic = Literal["mean", "p50", "p95"]
 class DynamoMetricConfig(EvaluatorBaseConfig):
     """What every Dynamo metric lets a user choose."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built on first use, for every `nat` command imports this module.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     statistic: Statistic = Field(
         default="mean",

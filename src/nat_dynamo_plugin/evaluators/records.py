@@ -105,7 +105,8 @@ class Question:
         if len(answered) < len(self.calls):
             first = next(call for call in self.calls if is_failed(call))
             why = first.error or f"status {first.status}"
-            return f"question {self.id!r}: {len(self.calls) - len(answered)} of {len(self.calls)} LLM calls failed ({why})"
+            failed = len(self.calls) - len(answered)
+            return f"question {self.id!r}: {failed} of {len(self.calls)} LLM calls failed ({why})"
         silent = sum(not call.has_dynamo_data for call in answered)
         if silent:
             return f"question {self.id!r}: {silent} of {len(self.calls)} LLM calls came back without Dynamo's data"
@@ -224,8 +225,8 @@ def _span(steps: list[Any], problems: list[str]) -> tuple[float | None, float | 
     The outermost workflow counts: the WORKFLOW_START that came first, with its own WORKFLOW_END (a workflow
     called by another, or replayed from a remote one, lies inside it). A workflow that never ended has no
     duration. A question that came by a schedule (`dynamo_open_loop`) starts when it arrived, be that before or
-    after its workflow started. Only trajectories saved without any workflow step are measured from the first to the last
-    recorded moment.
+    after its workflow started. Only trajectories saved without any workflow step are measured from the first to
+    the last recorded moment.
     """
     starts: dict[str, float] = {}
     ends: dict[str, float] = {}

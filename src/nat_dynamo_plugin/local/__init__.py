@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nat_dynamo_plugin.local.answers import (
-    ANNOTATION,
-    ScriptedAnswer,
-    ScriptedAnswerError,
-    current_scripted_answer,
-    scripted_answer,
-    scripted_answers,
-)
-
 if TYPE_CHECKING:
+    from nat_dynamo_plugin.local.answers import (
+        ANNOTATION,
+        ScriptedAnswer,
+        ScriptedAnswerError,
+        current_scripted_answer,
+        scripted_answer,
+        scripted_answers,
+    )
     from nat_dynamo_plugin.local.config import LocalDynamoConfig
     from nat_dynamo_plugin.local.server import LocalDynamo, LocalDynamoError
 
@@ -32,7 +31,17 @@ __all__ = [
     "scripted_answers",
 ]
 
-_LAZY = {"LocalDynamo": "server", "LocalDynamoError": "server", "LocalDynamoConfig": "config"}
+_LAZY = {
+    "ANNOTATION": "answers",
+    "LocalDynamo": "server",
+    "LocalDynamoConfig": "config",
+    "LocalDynamoError": "server",
+    "ScriptedAnswer": "answers",
+    "ScriptedAnswerError": "answers",
+    "current_scripted_answer": "answers",
+    "scripted_answer": "answers",
+    "scripted_answers": "answers",
+}
 
 
 def __getattr__(name: str) -> Any:

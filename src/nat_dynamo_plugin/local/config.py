@@ -59,7 +59,7 @@ class LocalDynamoConfig(BaseModel):
     Cache reuse, placement, queueing and the protocol are Dynamo's own; engine times are simulated.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     workers: int = Field(default=2, ge=1, le=64, description="Simulated engine workers, 1 to 64.")
     kv_blocks: int = Field(default=8192, ge=16, description="KV cache blocks of each worker, at least 16.")
