@@ -1,8 +1,8 @@
 """The shape of the BFCL agent's questions, recorded from a finished `nat eval`, and questions made of it.
 
 What is kept of a question: its number of user turns, its tool sets, and of each LLM call the prompt tokens, the output
-tokens and the time until the next call. The text is not: a replayed prompt consists of pseudo-random token ids, with the
-tokens in common that the real prompts have in common (system prompt and tools first, class by class).
+tokens and the time until the next call. The text is not: a replayed prompt consists of pseudo-random token ids, with
+the tokens in common that the real prompts have in common (system prompt and tools first, class by class).
 
     python eval/benchmarks/contention_shape.py eval/results/full/workflow_output.json
 
@@ -71,7 +71,8 @@ class Shape:
         )
 
     def halves(self) -> tuple[tuple[Recorded, ...], tuple[Recorded, ...]]:
-        """Yesterday's questions, to learn from, and today's, to be asked: every other one, so no question is in both."""
+        """Yesterday's questions, to learn from, and today's, to be asked: every other one, so no question is in
+        both."""
         return self.questions[0::2], self.questions[1::2]
 
     def prompts(self, question: Recorded, instance: int) -> list[str]:
@@ -127,6 +128,7 @@ def record(workflow_output: Path) -> dict[str, Any]:
 def _head_tokens(classes: set[str]) -> tuple[int, dict[str, int]]:
     """Prompt tokens of the agent's system prompt with the frame of its tools, and of each class's tools."""
     from jinja2 import Environment
+
     from nat_dynamo_bfcl.agent import SYSTEM_PROMPT
     from nat_dynamo_bfcl.benchmark import function_docs
     from nat_dynamo_bfcl.schema import to_openai_tool

@@ -1,0 +1,187 @@
+"""A light open-loop client: replays questions through the plugin's transport, as fast as they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import httpx
+from contention_shape import Recorded, Shape
+
+from nat_dynamo_plugin.config import DynamoModelConfig
+from nat_dynamo_plugin.hints import DynamoHints
+from nat_dynamo_plugin.planner import Planner
+from nat_dynamo_plugin.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.transport import DynamoTransport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A client to compare.
+
+    Attributes:
+        name: as the table shows it.
+        client: `plain` for httpx as OpenAI's library has it, `builtin` for NAT's own dynamo client with its hints off,
+            `ours` for this plugin.
+        fields: of `_type: dynamo`, for `ours`.
+        knowledge: what the agent says of its question: `none`, `kind` (its user turns and its tools), or `total` (the
+            true number of calls, which no real agent has).
+    """
+
+    name: str
+    client: str = "ours"
+    fields: dict[str, Any] = field(default_factory=dict)
+    knowledge: str = "none"
+    says_shared: bool = False
+
+
+@dataclass(slots=True)
+class Asked:
+    """One question's fate. Times are seconds since the run's start."""
+
+    id: str
+    calls: int
+    arrived: float
+    first_sent: float | None = None
+    done: float | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Replay:
+    """What a replay gives: the questions and the calls' records as plain data."""
+
+    asked: list[dict[str, Any]]
+    calls: list[dict[str, Any]]
+    limits: list[tuple[float, int, float, float]] = field(default_factory=list)
+
+
+def arrivals(questions: Sequence[Recorded], *, rate: float, seconds: float, seed: int) -> list[tuple[float, Recorded]]:
+    """Poisson arrivals of questions drawn without repeating one before all were asked."""
+    source = random.Random(seed)
+    deck: list[Recorded] = []
+    drawn = []
+    at = source.expovariate(rate)
+    while at < seconds:
+        if not deck:
+            deck = source.sample(list(questions), len(questions))
+        drawn.append((at, deck.pop()))
+        at += source.expovariate(rate)
+    return drawn
+
+
+class _Pools(httpx.AsyncBaseTransport):
+    """Several connection pools taken in turn: httpcore looks at every connection of a pool for every request, which
+    with hundreds of them would make this client, not the cluster, what is measured."""
+
+    def __init__(self, count: int = 32) -> None:
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+        self._pools = [httpx.AsyncHTTPTransport(limits=limits) for _ in range(count)]
+        self._turn = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._turn = (self._turn + 1) % len(self._pools)
+        return await self._pools[self._turn].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for pool in self._pools:
+            await pool.aclose()
+
+
+@asynccontextmanager
+async def _client(
+    arm: Arm, base_url: str, model: str, keep: list[CallRecord]
+) -> AsyncIterator[tuple[httpx.AsyncClient, Planner | None]]:
+    timeout = httpx.Timeout(600.0, connect=30.0)
+    if arm.client == "builtin":
+        from nat.llm.dynamo_llm import DynamoModelConfig as BuiltinConfig
+        from nat.llm.dynamo_llm import _create_httpx_client_with_dynamo_hooks
+
+        config = BuiltinConfig(model_name=model, base_url=base_url, enable_nvext_hints=False)
+        made = asynccontextmanager(_create_httpx_client_with_dynamo_hooks)(config)
+        async with made as client:
+            client.timeout = timeout
+            # Around it only what reads the answers' telemetry, as in every arm.
+            client._transport = DynamoTransport(client._transport, None, emit_record=keep.append)
+            yield client, None
+        return
+    planner = None
+    if arm.client == "ours":
+        config = DynamoModelConfig(model_name=model, base_url=base_url, **arm.fields)
+        planner = Planner.from_config(config)
+    transport = DynamoTransport(_Pools(), planner, emit_record=keep.append)
+    async with httpx.AsyncClient(transport=transport, timeout=timeout) as client:
+        yield client, planner
+
+
+async def replay(
+    arm: Arm,
+    base_url: str,
+    model: str,
+    shape: Shape,
+    plan: Sequence[tuple[float, Recorded]],
+    *,
+    gap_scale: float,
+    label: str,
+    started_at: float | None = None,
+) -> Replay:
+    """Ask the questions of `plan` at their times and wait for all answers.
+
+    Args:
+        arm: the client.
+        base_url: the frontend's, ending in `/v1`.
+        model: the model's name there.
+        shape: what the questions are of.
+        plan: arrival times (s) and questions.
+        gap_scale: factor on the recorded times between calls.
+        label: makes this run's prefix ids and prompts its own.
+        started_at: `time.time()` that counts as 0; now unless given.
+    """
+    prompts = [shape.prompts(question, f"{label}-{number}") for number, (_, question) in enumerate(plan)]
+    records: list[CallRecord] = []
+    asked = [Asked(question.id, len(question.calls), at) for at, question in plan]
+    async with _client(arm, base_url, model, records) as (client, planner):
+        if started_at is not None:
+            await asyncio.sleep(max(0.0, started_at - time.time()))
+        start = time.perf_counter()
+
+        async def ask(number: int) -> None:
+            at, question = plan[number]
+            row = asked[number]
+            await asyncio.sleep(max(0.0, at - (time.perf_counter() - start)))
+            with ExitStack() as scopes:
+                scopes.enter_context(DynamoPrefixContext.scope(f"{label}-{number}"))
+                if arm.knowledge == "total":
+                    scopes.enter_context(DynamoHints.scope(total_requests=len(question.calls)))
+                elif arm.knowledge == "kind":
+                    scopes.enter_context(DynamoHints.scope(kind=question.kind))
+                if arm.says_shared:
+                    scopes.enter_context(DynamoHints.scope(shares="+".join(question.classes)))
+                try:
+                    for call, prompt in zip(question.calls, prompts[number], strict=True):
+                        body = f'{{"model":"{model}","max_tokens":{call.output_tokens},"prompt":[{prompt}]}}'
+                        response = await client.post(
+                            f"{base_url}/completions",
+                            content=body.encode("ascii"),
+                            headers={"content-type": "application/json"},
+                        )
+                        response.raise_for_status()
+                        await asyncio.sleep(call.gap_ms * gap_scale / 1000)
+                except httpx.HTTPError as error:
+                    row.error = f"{type(error).__name__}: {error}"
+            row.done = time.perf_counter() - start
+            prompts[number] = []
+
+        await asyncio.gather(*(ask(number) for number in range(len(plan))))
+    gate = None if planner is None or planner.workload is None else planner.workload.gate
+    return Replay(
+        [asdict(row) for row in asked],
+        [record.to_dict() for record in records],
+        [] if gate is None else gate.history,
+    )
