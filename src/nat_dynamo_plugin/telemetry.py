@@ -16,7 +16,7 @@ RECORD_KEY = "dynamo_call"
 """Key under the step's `metadata.provided_metadata` that holds the record as a plain dict."""
 
 ARRIVAL_STEP_NAME = "dynamo_arrival"
-"""Name of the step that marks when a question arrived, where that is before its workflow started (`sweep.open_loop`)."""
+"""Name of the step that marks when a question arrived, if that is before its workflow started (`sweep.open_loop`)."""
 
 
 @dataclass(slots=True, kw_only=True)
