@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from nat.data_models.optimizable import SearchSpace
 from nat.data_models.optimizer import OptimizerStrategyBaseConfig
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 PLANNED_SAMPLERS = ("qmc", "random", "grid")
 """Samplers that do not look at results: the plan is made before the first trial, and a seed always gives the same."""
@@ -101,6 +101,18 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
         description="Seconds without a sign of life after which a trial of a process on another machine is given to "
         "the others. A process that died on this machine is noticed at once.",
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_field(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # NAT shows the messages of errors in `optimizer`, but not where they are.
+        try:
+            return handler(data)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            if not wrong["loc"]:
+                raise
+            raise ValueError(f"{'.'.join(map(str, wrong['loc']))}={wrong['input']!r}: {wrong['msg']}") from None
 
     @model_validator(mode="before")
     @classmethod

@@ -101,8 +101,10 @@ class SweepProgress:
             self._line(f"trial {index}: {outcome}  [{said}]")
             return
         values = ", ".join(f"{o.name} {shown(v, o)}" for o, v in zip(self._job.objectives, outcome, strict=True))
-        against = "current config" if index == 0 else f"{gain:+.1%} against the current config"
-        self._line(f"trial {index}: {values} ({against})  [{said}]")
+        against = " (current config)" if index == 0 else ""
+        if index and gain is not None:
+            against = f" ({gain:+.1%} against the current config)"
+        self._line(f"trial {index}: {values}{against}  [{said}]")
         if index and gain is not None and gain > self._best_gain:
             self._best_gain = gain
             self._best = f"best: trial {index}, {gain:+.1%}"

@@ -77,6 +77,8 @@ def is_dead(owner: str) -> bool:
 def _quiet_optuna() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Signs of life are given by `Storage`, as `Study.optimize` would give them.
+        warnings.filterwarnings("ignore", message="Heartbeat of storage")
         yield
 
 
@@ -248,7 +250,8 @@ class Queue:
                 return None
             if self._sampler_of is not None:
                 self.study.sampler = self._sampler_of(waiting[0].user_attrs[INDEX])
-            trial = self.study.ask()
+            with _quiet_optuna():
+                trial = self.study.ask()
             if INDEX not in trial.user_attrs:
                 # Another process took the last one in between; what Optuna made up instead is none of ours.
                 self.study.tell(trial, state=TrialState.FAIL)

@@ -46,7 +46,7 @@ from .results import (
 )
 from .run import Partial, RunFailed, RunResult, Stopped, dynamo_metrics, run_once
 from .space import TunedSpace, Values, short_names
-from .study import INDEX, Planned, Queue, Storage
+from .study import INDEX, PROBLEM, Planned, Queue, Storage
 from .verdict import Objective, partial_ratio, weighted_gain
 from .workload import measured_on
 from .yaml_output import raw_config, with_values
@@ -306,12 +306,26 @@ class _Job:
     # ---------------------------------------------------------------- the search
 
     async def search(self, queue: Queue, progress: SweepProgress) -> None:
+        pending: list[_Live] = []
+        try:
+            await self.search_with(queue, pending, progress)
+        finally:
+            for live in pending:
+                if not live.over:
+                    queue.give_back(live.trial)
+
+    async def search_with(self, queue: Queue, pending: list[_Live], progress: SweepProgress) -> None:
+        """Measure what is waiting; `pending` holds trials that are measured but can not be scored yet."""
         while True:
+            self.need_baseline(queue)
+            for measured in list(pending):
+                if await self.finish(queue, measured, progress):
+                    pending.remove(measured)
             if self.enough(queue):
                 return
             block = [live for _ in range(self.config.block) if (live := self.take(queue)) is not None]
             if block:
-                await self.measure_block(queue, block, progress)
+                pending += await self.measure_block(queue, block, progress)
             elif queue.busy():
                 await asyncio.sleep(_POLL_S)  # another process has the last ones, or leaves them to us
             else:
@@ -346,7 +360,8 @@ class _Job:
                 return True
         return False
 
-    async def measure_block(self, queue: Queue, block: list[_Live], progress: SweepProgress) -> None:
+    async def measure_block(self, queue: Queue, block: list[_Live], progress: SweepProgress) -> list[_Live]:
+        """Measure trials together and finish them; returns those that can not be scored yet."""
         rng = np.random.default_rng([self.config.seed, block[0].index])
         try:
             for rep in range(self.reps):
@@ -354,9 +369,8 @@ class _Job:
                 due = [live for live in order if not live.over and rep not in live.runs]
                 await self.several([self.measure(queue, live, rep, progress) for live in due])
             # The current config first: others may be scored by it.
-            for live in sorted(block, key=lambda live: live.index):
-                if not live.over:
-                    await self.finish(queue, live, progress)
+            measured = sorted((live for live in block if not live.over), key=lambda live: live.index)
+            return [live for live in measured if not await self.finish(queue, live, progress)]
         except BaseException:
             for live in block:
                 if not live.over:
@@ -450,29 +464,34 @@ class _Job:
         """A gain in the direction of the study, as the pruner wants it."""
         return -gain if self.directions[0] == "minimize" else gain
 
-    async def finish(self, queue: Queue, live: _Live, progress: SweepProgress) -> None:
+    async def finish(self, queue: Queue, live: _Live, progress: SweepProgress) -> bool:
+        """Tell a trial's values; false if it is scored by the current config's values and those are not there yet."""
         values = means(list(live.runs.values()), self.objectives)
         assert values is not None
-        baseline = values if live.index == 0 else await self.baseline_values(queue)
-        gain = weighted_gain(self.objectives, values, baseline)
+        baseline = values if live.index == 0 else self.baseline_values(queue)
+        if baseline is None and self.weighted:
+            return False
+        gain = None if baseline is None else weighted_gain(self.objectives, values, baseline)
         if live.index == 0 and self.can_stop_early:
             for step in range(1, self.reps * _CHECKS):
                 live.trial.report(0.0, step)
-        queue.tell(live.trial, [gain] if self.weighted else values)
+        queue.tell(live.trial, [gain] if self.weighted and gain is not None else values)
         live.over = True
         progress.end_trial(live.index, live.values, values, gain=gain)
+        return True
 
-    async def baseline_values(self, queue: Queue) -> tuple[float, ...]:
-        """The current config's values; another process may still be measuring them."""
-        while True:
-            trial = queue.get(0)
-            if trial is not None and trial.state is TrialState.COMPLETE:
-                values = means(list(runs_of(trial).values()), self.objectives)
-                assert values is not None
-                return values
-            if trial is not None and trial.state is TrialState.FAIL:
-                raise SweepError(f"The current config can not be measured: {trial.user_attrs.get('problem')}")
-            await asyncio.sleep(_POLL_S)
+    def baseline_values(self, queue: Queue) -> tuple[float, ...] | None:
+        """The current config's values; `None` while they are still being measured."""
+        trial = queue.get(0)
+        if trial is None or trial.state is not TrialState.COMPLETE:
+            return None
+        return means(list(runs_of(trial).values()), self.objectives)
+
+    def need_baseline(self, queue: Queue) -> None:
+        """Give up if the current config could not be measured, here or in another process."""
+        trial = queue.get(0)
+        if trial is not None and trial.state is TrialState.FAIL:
+            raise SweepError(f"The current config can not be measured: {trial.user_attrs.get(PROBLEM)}")
 
     # ---------------------------------------------------------------- the proof
 
@@ -641,9 +660,8 @@ def _secret_values(value: Any) -> Iterator[str]:
         if len(value.get_secret_value()) > 3:
             yield value.get_secret_value()
     elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _secret_values(getattr(value, name, None))
-        yield from _secret_values(value.model_extra or {})
+        for _, inner in value:  # extra fields too
+            yield from _secret_values(inner)
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from _secret_values(inner)

@@ -12,14 +12,22 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
 from ..config import DynamoModelConfig, other_names
-from .space import Values, owner_of
+from .space import Values, owner_of, value_at
 
 _FILE = "file://"
 
 
 def with_values(data: dict[str, Any], config: BaseModel, values: Values) -> dict[str, Any]:
-    """Set values in a config's plain data, in place: under the name that is used there for a field, if it is there."""
+    """Set values in a config's plain data, in place, under the name that is used there for a field.
+
+    Args:
+        data: a config as it is written, which is changed.
+        config: what NAT made of it.
+        values: by path; those that it has already change nothing.
+    """
     for path, value in values.items():
+        if value_at(config, path) == value:
+            continue  # it says so already, or leaves it to the default
         owner, name = owner_of(config, path)
         holder: Any = data
         for part in _parts(config, path)[:-1]:

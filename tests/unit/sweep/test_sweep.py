@@ -1,0 +1,350 @@
+"""A whole sweep with runs by formula: order, resumption, sharing, failures, verdict, files."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from nat.runtime.loader import load_config
+
+from nat_dynamo_plugin.sweep.run import RunFailed, Stopped
+from nat_dynamo_plugin.sweep.sweep import SweepError
+
+from .conftest import KEY, Runs, sweep
+
+Write = Callable[..., Path]
+BAD = ("prefix_total_requests: 10", "prefix_total_requests: 1"), ("prefix_osl: MEDIUM", "prefix_osl: HIGH")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def searched(seen: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [one for one in seen if "finals" not in one[3]]
+
+
+async def test_finds_what_is_better_and_proves_it(write: Write, tmp_path: Path) -> None:
+    runs = Runs()
+    _, best, trials = await sweep(write(*BAD), runs)
+    assert trials == 8
+    assert best["llms.dynamo.prefix_total_requests"] != 1
+    table = rows(tmp_path / "out")
+    assert [row["trial"] for row in table] == [str(k) for k in range(8)]
+    assert (table[0]["prefix_total_requests"], table[0]["prefix_osl"]) == ("1", "HIGH")
+    finalist = max((row for row in table if row["final_gain"]), key=lambda row: float(row["final_gain"]))
+    assert float(finalist["final_low"]) > 0.25
+    tuned = load_config(tmp_path / "out" / "optimized_config.yml")
+    assert tuned.llms["dynamo"].prefix_total_requests == best["llms.dynamo.prefix_total_requests"]
+    # Two repetitions of 8 trials; 2 finalists and the current config in 3 rounds.
+    assert len(searched(runs.seen)) == sum(int(row["runs"]) for row in table)
+    assert len(runs.seen) - len(searched(runs.seen)) == 9
+
+
+async def test_from_a_config_that_nothing_beats_it_reports_no_gain(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write()
+    _, best, _ = await sweep(file, Runs(flat=True))
+    assert "Nothing beat the current config" in capsys.readouterr().out
+    assert best["llms.dynamo.prefix_total_requests"] == 10
+    assert (tmp_path / "out" / "optimized_config.yml").read_text() == file.read_text()
+
+
+async def test_the_same_seed_tries_the_same_in_the_same_order(write: Write, tmp_path: Path) -> None:
+    orders = []
+    for number in range(2):
+        runs = Runs()
+        await sweep(write(("/out", f"/out{number}"), name=f"{number}.yml"), runs)
+        orders.append([one[:3] for one in searched(runs.seen)])
+    assert orders[0] == orders[1]
+
+
+async def test_repetitions_of_a_block_are_mixed(write: Write) -> None:
+    runs = Runs()
+    await sweep(write(("n_trials: 8", "n_trials: 8\n    pruner: none")), runs)
+    first_block = [one[:3] for one in searched(runs.seen)][:8]
+    # Each of the four trials once, then each once again, in another order.
+    assert Counter(first_block[:4]) == Counter(first_block[4:])
+    assert first_block[:4] != first_block[4:]
+
+
+async def test_every_run_has_a_salt_of_its_own(write: Write) -> None:
+    runs = Runs()
+    await sweep(write(), runs)
+    assert len({one[3] for one in runs.seen}) == len(runs.seen)
+
+
+async def test_a_finished_sweep_is_not_repeated(write: Write) -> None:
+    file, runs = write(), Runs()
+    first = await sweep(file, runs)
+    again = Runs()
+    assert (await sweep(file, again))[1] == first[1]
+    assert again.seen == []
+
+
+async def test_more_trials_go_on_from_fewer(write: Write) -> None:
+    runs = Runs()
+    await sweep(write(), runs)
+    more = Runs()
+    await sweep(write(("n_trials: 8", "n_trials: 12")), more)
+    assert {one[:3] for one in searched(more.seen)}.isdisjoint({one[:3] for one in searched(runs.seen)})
+    assert len({one[:3] for one in searched(more.seen)}) == 4
+
+
+async def test_another_config_is_another_study(write: Write) -> None:
+    await sweep(write(), Runs())
+    other = Runs()
+    await sweep(write(("prefix_osl: MEDIUM", "prefix_osl: LOW")), other)
+    assert other.seen
+
+
+async def test_a_named_study_of_another_config_is_refused(write: Write) -> None:
+    named = ("seed: 7", "seed: 7\n    study_name: mine")
+    await sweep(write(named), Runs())
+    with pytest.raises(ValueError, match="study_name='mine'"):
+        await sweep(write(named, ("prefix_osl: MEDIUM", "prefix_osl: LOW")), Runs())
+
+
+async def test_ctrl_c_reports_what_is_there_and_the_rest_can_follow(write: Write, tmp_path: Path) -> None:
+    file, runs = write(), Runs()
+
+    def interrupt(number: int, _llm: Any) -> None:
+        if number == 9:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    runs.on_run = interrupt
+    with pytest.raises(asyncio.CancelledError):
+        await sweep(file, runs)
+    done = [row for row in rows(tmp_path / "out") if row["state"] == "done"]
+    assert 0 < len(done) < 8
+    assert (tmp_path / "out" / "report.html").exists()
+    rest = Runs()
+    await sweep(file, rest)
+    assert all(row["state"] != "waiting" for row in rows(tmp_path / "out"))
+    # The cancelled run is the only one that was begun twice.
+    begun = Counter(one[3] for one in [*runs.seen, *rest.seen])
+    assert sum(count - 1 for count in begun.values()) == 1
+
+
+async def test_a_trial_whose_calls_fail_is_failed_and_never_best(write: Write, tmp_path: Path) -> None:
+    runs = Runs()
+
+    def fail(_number: int, llm: Any) -> None:
+        if str(llm.prefix_osl) == "LOW":
+            raise RunFailed(f"3 of 9 LLM calls failed with key {KEY}")
+
+    runs.on_run = fail
+    _, best, _ = await sweep(write(), runs)
+    assert best["llms.dynamo.prefix_osl"] != "LOW"
+    failed = [row for row in rows(tmp_path / "out") if row["state"] == "failed"]
+    assert failed and all(row["prefix_osl"] == "LOW" and not row["latency"] for row in failed)
+    assert "3 of 9 LLM calls failed with key ***" in failed[0]["problem"]
+
+
+async def test_a_sweep_without_a_baseline_stops_and_says_why(write: Write) -> None:
+    runs = Runs()
+
+    def fail(_number: int, llm: Any) -> None:
+        if llm.prefix_total_requests == 10:
+            raise RunFailed("no LLM call went through Dynamo")
+
+    runs.on_run = fail
+    file = write()
+    with pytest.raises(SweepError, match="current config can not be measured: no LLM call went through Dynamo"):
+        await sweep(file, runs)
+    # When it works again, so does the sweep.
+    assert (await sweep(file, Runs()))[2] == 8
+
+
+async def test_a_hopeless_trial_is_stopped_on_part_of_its_questions(write: Write, tmp_path: Path) -> None:
+    class Watched(Runs):
+        async def __call__(self, config: Any, objectives: Any, *, salt: str, partial: Any = None, **more: Any) -> Any:
+            result = await super().__call__(config, objectives, salt=salt, **more)
+            if partial is not None:
+                done: dict[str, Any] = {}
+                for number, (question, samples) in enumerate(result.of(objectives)[0].items(), start=1):
+                    done[question] = samples
+                    if partial([done], number / 12):
+                        raise Stopped
+            return result
+
+    await sweep(write(("n_trials: 8", "n_trials: 24"), ("reps_per_param_set: 2", "reps_per_param_set: 1")), Watched())
+    table = rows(tmp_path / "out")
+    stopped = [row for row in table if row["state"] == "stopped early"]
+    assert stopped
+    # Never what is as good as the current config, and never the best.
+    assert all(row["prefix_osl"] == "HIGH" or row["prefix_total_requests"] == "1" for row in stopped)
+
+
+async def test_a_target_ends_the_search(write: Write, tmp_path: Path) -> None:
+    await sweep(write(*BAD, ("reps_per_param_set: 2", "reps_per_param_set: 1\n  target: 12.0")), Runs())
+    assert any(row["state"] == "waiting" for row in rows(tmp_path / "out"))
+
+
+async def test_a_time_budget_keeps_time_for_the_finals(write: Write, tmp_path: Path) -> None:
+    runs = Runs()
+    await sweep(write(("seed: 7", "seed: 7\n    time_budget_s: 0.5")), runs)
+    states = Counter(row["state"] for row in rows(tmp_path / "out"))
+    assert states["waiting"] == 4 and states["done"] == 4
+    assert any("finals" in one[3] for one in runs.seen)
+
+
+TWO = (
+    "    latency: {evaluator_name: latency, direction: minimize}",
+    "    latency: {evaluator_name: latency, direction: minimize, weight: 3}\n"
+    "    reuse: {evaluator_name: reuse, direction: maximize}",
+)
+
+
+@pytest.mark.parametrize("objective", ["pareto", "weighted"])
+@pytest.mark.parametrize("sampler", ["qmc", "tpe", "nsga2"])
+async def test_two_objectives(write: Write, tmp_path: Path, objective: str, sampler: str) -> None:
+    chosen = ("seed: 7", f"seed: 7\n    objective: {objective}\n    sampler: {sampler}\n    n_trials: 10")
+    _, best, _ = await sweep(write(*BAD, TWO, chosen, ("    n_trials: 8\n", "")), Runs())
+    table = rows(tmp_path / "out")
+    assert len(table) == 10 and all(row["latency"] and row["reuse"] for row in table if row["state"] == "done")
+    assert best["llms.dynamo.prefix_total_requests"] != 1
+    assert any(row["pareto"] == "True" for row in table) is (objective == "pareto")
+
+
+async def test_several_runs_at_a_time(write: Write, tmp_path: Path) -> None:
+    runs = Runs(delay_s=0.01)
+    running = most = 0
+    call = runs.__call__
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return await call(*args, **kwargs)
+        finally:
+            running -= 1
+
+    await sweep(write(("seed: 7", "seed: 7\n    parallel: 3")), counted)
+    assert most == 3
+    assert len(rows(tmp_path / "out")) == 8
+
+
+async def test_no_file_holds_the_key(write: Write, tmp_path: Path) -> None:
+    await sweep(write(), Runs())
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert {"optimized_config.yml", "report.html", "study.db", "trials.csv"} <= {file.name for file in files}
+    assert not any(KEY.encode() in file.read_bytes() for file in files)
+
+
+def worker(file: Path, log: Path, delay_s: float) -> None:
+    os.setsid()
+    asyncio.run(sweep(file, Runs(log, delay_s=delay_s)))
+
+
+def start(file: Path, log: Path, delay_s: float) -> Any:
+    process = multiprocessing.get_context("fork").Process(target=worker, args=(file, log, delay_s))
+    process.start()
+    return process
+
+
+def logged(log: Path) -> list[tuple[Any, ...]]:
+    return [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def test_two_processes_share_a_study_and_do_each_run_once(write: Write, tmp_path: Path) -> None:
+    file, log = write(("n_trials: 8", "n_trials: 16\n    block: 2")), tmp_path / "log"
+    processes = [start(file, log, 0.05) for _ in range(2)]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    salts = [one[3] for one in logged(log)]
+    assert len(salts) == len(set(salts)) == 16 * 2 + 9
+    table = rows(tmp_path / "out")
+    assert [row["trial"] for row in table] == [str(k) for k in range(16)]
+    assert len({row["process"] for row in table}) == 2
+
+
+def test_a_killed_sweep_goes_on_and_repeats_no_finished_run(write: Write, tmp_path: Path) -> None:
+    file, log = write(("n_trials: 8", "n_trials: 8\n    pruner: none")), tmp_path / "log"
+    process = start(file, log, 0.05)
+    deadline = time.monotonic() + 30
+    while len(logged(log)) < 11 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    before = [one[3] for one in logged(log)]
+    assert 11 <= len(before) < 16
+    again = start(file, log, 0.0)
+    again.join(60)
+    assert again.exitcode == 0
+    after = [one[3] for one in logged(log)][len(before) :]
+    # The log is written before the study is, so the kill may have come in between: one run at most is repeated.
+    assert len(set(before) & set(after)) <= 1
+    assert len({salt for salt in before + after if "finals" not in salt}) == 16
+    assert all(row["state"] == "done" and row["runs"] == "2" for row in rows(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("evaluator_name: latency", "evaluator_name: latencies", "eval.evaluators has latency, reuse"),
+        ("direction: minimize", "direction: down", "use minimize or maximize"),
+        ("direction: minimize", "direction: minimize, weight: 0", "above 0"),
+        (
+            "seed: 7",
+            "seed: 7\n    search_space: {llms.dynamo.prefix_templat: {values: [a]}}",
+            "did you mean prefix_template",
+        ),
+        (
+            "seed: 7",
+            "seed: 7\n    search_space: {llms.dynamo.prefix_total_requests: {values: [60]}}",
+            "config refuses .*prefix_total_requests.*60",
+        ),
+    ],
+)
+async def test_bad_settings_are_named(write: Write, old: str, new: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        await sweep(write((old, new)), Runs())
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("n_trails: 8", "did you mean n_trials"), ("n_trials: 1", "n_trials=1"), ("sampler: bayes", "sampler='bayes'")],
+)
+def test_bad_fields_are_named(write: Write, text: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        load_config(write(("n_trials: 8", text)))
+
+
+def test_a_misspelt_optimizer_is_not_taken_for_nats_own(write: Write) -> None:
+    with pytest.raises(Exception, match="did you mean dynamo_sweep"):
+        load_config(write(("dynamo_sweep", "dynamo_sweeps")))
+    assert load_config(write(("_type: dynamo_sweep", "_type: numeric"), ("    final_rounds: 3\n", "")))
+
+
+async def test_nothing_but_tuned_values_changes_in_the_file(write: Write, tmp_path: Path) -> None:
+    file = write(*BAD)
+    _, best, _ = await sweep(file, Runs())
+    tuned = (tmp_path / "out" / "optimized_config.yml").read_text()
+    before, after = file.read_text().splitlines(), tuned.splitlines()
+    kept = [line for line in before if "prefix_" not in line or "optimizable" in line]
+    assert [line for line in after if "prefix_" not in line or "optimizable" in line] == kept
+    assert "api_key: ${SWEEP_TEST_KEY}" in tuned
+    assert "# calls of a question" in tuned
+    llm = yaml.safe_load(tuned)["llms"]["dynamo"]
+    assert {
+        f"llms.dynamo.{name}": llm[name] for name in ("prefix_total_requests", "prefix_osl")
+    }.items() <= best.items()
