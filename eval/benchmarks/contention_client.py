@@ -8,13 +8,16 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 from contention_shape import Recorded, Shape
+from nat.builder.context import Context
 
 from nat_dynamo_plugin.config import DynamoModelConfig
 from nat_dynamo_plugin.hints import DynamoHints
+from nat_dynamo_plugin.learning import WorkLearner
 from nat_dynamo_plugin.planner import Planner
 from nat_dynamo_plugin.prefix import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry import CallRecord
@@ -62,18 +65,37 @@ class Replay:
     limits: list[tuple[float, int, float, float]] = field(default_factory=list)
 
 
-def arrivals(questions: Sequence[Recorded], *, rate: float, seconds: float, seed: int) -> list[tuple[float, Recorded]]:
-    """Poisson arrivals of questions drawn without repeating one before all were asked."""
+def arrivals(questions: Sequence[Recorded], *, count: int, rate: float, seed: int) -> list[tuple[float, Recorded]]:
+    """`count` questions within `count / rate` seconds, as a Poisson process that has that many arrivals has them.
+
+    Questions are drawn without repeating one before all were asked. The count is fixed, so that seeds differ in who
+    comes when and not in how much work there is.
+    """
     source = random.Random(seed)
+    times = sorted(source.uniform(0, count / rate) for _ in range(count))
     deck: list[Recorded] = []
     drawn = []
-    at = source.expovariate(rate)
-    while at < seconds:
+    for at in times:
         if not deck:
             deck = source.sample(list(questions), len(questions))
         drawn.append((at, deck.pop()))
-        at += source.expovariate(rate)
     return drawn
+
+
+def learn(questions: Sequence[Recorded], gap_scale: float, file: Path) -> None:
+    """Write what a client has learned that has answered these questions."""
+    learner = WorkLearner()
+    path = tuple(Context.get().function_path)
+    clock = 0.0
+    for question in questions:
+        for call in question.calls:
+            learner.begin_call(session_id=question.id, prefix_id=question.id, path=path, kind=question.kind)
+            learner.end_call(
+                session_id=question.id, output_tokens=call.output_tokens, started_at=clock, ended_at=clock + 0.1
+            )
+            clock += 0.1 + call.gap_ms * gap_scale / 1000
+        learner.end_question(question.id)
+    learner.save(file)
 
 
 class _Pools(httpx.AsyncBaseTransport):
