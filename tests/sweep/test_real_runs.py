@@ -1,0 +1,109 @@
+"""Sweeps on the embedded Dynamo: every trial really asks, and what the server counted is what was asked."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from nat.data_models.evaluate_runtime import EvaluationRunConfig
+from nat.data_models.optimizer import OptimizerRunConfig
+from nat.plugins.config_optimizer.optimizer_runtime import optimize_config
+from nat.plugins.eval.runtime.evaluate import EvaluationRun
+
+from nat_dynamo_plugin.sweep.sweep import SweepError
+
+pytestmark = pytest.mark.timeout(300)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+QUESTIONS = ["multi_turn_base_0", "multi_turn_base_1"]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """The shipped config, small: two questions, fast engines; and with changes by dotted path."""
+
+    def do(name: str = "optimize_bfcl.yml", **changes: Any) -> Path:
+        small = {
+            "llms.dynamo.local.workers": 2,
+            "llms.dynamo.local.speedup": 50,
+            "llms.dynamo.optimizable_params": ["prefix_total_requests", "prefix_osl"],
+            "middleware.arrivals.rate": 50,
+            "eval.general.dataset": {"_type": "bfcl_multi_turn", "ids": QUESTIONS},
+            "eval.general.output.dir": str(tmp_path / "eval"),
+            "optimizer.output_path": str(tmp_path / "out"),
+            "optimizer.numeric.n_trials": 3,
+            "optimizer.numeric.finalists": 1,
+            "optimizer.numeric.final_rounds": 2,
+            "optimizer.numeric.pruner": "none",
+        }
+        data: dict[str, Any] = {"base": str(CONFIGS / name)}
+        for path, value in {**small, **changes}.items():
+            *parts, last = path.split(".")
+            holder = data
+            for part in parts:
+                holder = holder.setdefault(part, {})
+            holder[last] = value
+        file = tmp_path / "config.yml"
+        file.write_text(yaml.safe_dump(data))
+        return file
+
+    return do
+
+
+async def optimize(file: Path) -> Any:
+    return await optimize_config(OptimizerRunConfig(config_file=file, dataset=None))
+
+
+async def test_the_server_counts_every_call_of_every_trial(write: Callable[..., Path], tmp_path: Path) -> None:
+    await optimize(write("optimize_bad_start.yml", **{"optimizer.reps_per_param_set": 2}))
+    with (tmp_path / "out" / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["done"] * 3
+    assert (rows[0]["prefix_total_requests"], rows[0]["prefix_osl"]) == ("1", "HIGH")
+    calls = {int(row["calls"]) for row in rows}
+    assert len(calls) == 1 and calls.pop() > 2 * 2 * len(QUESTIONS)
+    assert all(row["server_calls"] == row["calls"] for row in rows)
+    # What was written runs as it is.
+    output = await EvaluationRun(
+        EvaluationRunConfig(config_file=tmp_path / "out" / "optimized_config.yml", write_output=False)
+    ).run_and_evaluate()
+    scores = {name: result.average_score for name, result in output.evaluation_results}
+    assert scores["question_latency"] > 0 and 0 < scores["kv_reuse"] < 1
+
+
+async def test_a_server_that_is_not_there_is_no_fast_server(write: Callable[..., Path]) -> None:
+    dead = {
+        "llms.dynamo.local": None,
+        "llms.dynamo.base_url": "http://127.0.0.1:9/v1",
+        "llms.dynamo.model_name": "m",
+        "llms.dynamo.do_auto_retry": False,
+    }
+    with pytest.raises(SweepError, match="LLM calls failed"):
+        await optimize(write(**dead))
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_nats_own_optimizer(write: Callable[..., Path], tmp_path: Path, alive: bool) -> None:
+    own = {"optimizer.numeric": {"_type": "numeric", "n_trials": 2}, "optimizer.reps_per_param_set": 2}
+    dead = {
+        "llms.dynamo.local": None,
+        "llms.dynamo.base_url": "http://127.0.0.1:9/v1",
+        "llms.dynamo.model_name": "m",
+        "llms.dynamo.do_auto_retry": False,
+    }
+    file = write(**own, **({} if alive else dead))
+    # A config that has a base merges; what dynamo_sweep has and NAT's own has not is no harm to it.
+    if alive:
+        tuned = await optimize(file)
+        assert tuned.llms["dynamo"].prefix_osl in ("LOW", "MEDIUM", "HIGH")
+        with (tmp_path / "out" / "trials_dataframe_params.csv").open(newline="") as table:
+            rows = list(csv.DictReader(table))
+        assert [row["state"] for row in rows] == ["COMPLETE"] * 2
+        assert all(float(row["value"]) > 0 for row in rows)
+    else:
+        with pytest.raises(ValueError, match="no Pareto-optimal trials"):
+            await optimize(file)
