@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from nat.data_models.evaluate_runtime import EvaluationRunConfig
@@ -14,6 +15,7 @@ from nat.data_models.optimizer import OptimizerRunConfig
 from nat.plugins.config_optimizer.optimizer_runtime import optimize_config
 from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
+from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
 from nat_dynamo_plugin.sweep.sweep import SweepError
 
 pytestmark = pytest.mark.timeout(300)
@@ -73,6 +75,29 @@ async def test_the_server_counts_every_call_of_every_trial(write: Callable[..., 
     ).run_and_evaluate()
     scores = {name: result.average_score for name, result in output.evaluation_results}
     assert scores["question_latency"] > 0 and 0 < scores["kv_reuse"] < 1
+
+
+async def test_a_cluster_is_asked_with_a_salt_for_each_run(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    salts: set[str | None] = set()
+    send = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def noted(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/chat/completions"):
+            salts.add(request.headers.get("x-tenant-id"))
+        return await send(self, request)
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", noted)
+    async with LocalDynamo(LocalDynamoConfig(workers=2, speedup=100), model_name="m") as cluster:
+        here = {"llms.dynamo.local": None, "llms.dynamo.base_url": cluster.base_url, "llms.dynamo.model_name": "m"}
+        await optimize(write(**here, **{"llms.dynamo.max_tokens": 8, "optimizer.numeric.n_trials": 2}))
+    with (tmp_path / "out" / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    # What a cluster counts is not this sweep's alone.
+    assert [(row["state"], row["server_calls"]) for row in rows] == [("done", "")] * 2
+    # Two trials; one finalist and the current config in two rounds.
+    assert len(salts) == 2 + 4 and None not in salts
 
 
 async def test_a_server_that_is_not_there_is_no_fast_server(write: Callable[..., Path]) -> None:
