@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .hints import I32_MAX, I32_MIN, PrefixHints, iat_ms, osl_tokens
 from .prefix import CallIdentity
@@ -17,8 +17,7 @@ HALF_PRIORITY_TOKENS = 512
 """Output tokens still to come at which the priority is half of `MAX_OVERTAKING_S`: one MEDIUM answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingPlan:
+class ServingPlan(NamedTuple):
     """What we ask of the server for one call.
 
     Attributes:

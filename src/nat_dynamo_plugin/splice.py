@@ -8,14 +8,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 COPY_LIMIT_BYTES = 65_536
 """Bodies up to this size are joined with our fields: one write more to the socket costs more than the copy."""
 
-_KEY = b'nvext"'
-_KEY_WORD = np.frombuffer(b"vext", dtype="<u4")[0]
-_BLOCK_BYTES = 262_144
 _OBJECT_START = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*([\"}])")
 _OBJECT_END = re.compile(rb"\}[ \t\r\n]*$")
 
@@ -59,20 +54,10 @@ def _encoded(fields: NvextFields) -> bytes:
 def may_have_nvext(body: bytes) -> bool:
     """Whether `"nvext"` stands anywhere in the body, be it as a key or in some text.
 
-    A plain search takes 0.5 ms a MB, so large bodies are searched four bytes at a time, which takes 0.2 ms. A key
-    written with escapes (`"\\u006evext"`) is not found, as no JSON encoder escapes ASCII letters.
+    Searched from the end, because CPython's `rfind` takes 0.17 ms a MB and its `find` 0.45 ms. A key written with
+    escapes (`"\\u006evext"`) is not found, as no JSON encoder escapes ASCII letters.
     """
-    size = len(body)
-    if size <= COPY_LIMIT_BYTES:
-        return _KEY in body
-    for start in range(0, size, _BLOCK_BYTES):
-        # Blocks overlap by a word, lest it be cut in two.
-        stop = min(size, start + _BLOCK_BYTES + 4)
-        for offset in range(start, min(start + 4, stop)):
-            words = np.frombuffer(body, dtype="<u4", count=(stop - offset) // 4, offset=offset)
-            if (words == _KEY_WORD).any():
-                return _KEY in body
-    return False
+    return body.rfind(b'"nvext"') >= 0
 
 
 def spliced(body: bytes, fields: NvextFields) -> tuple[bytes | memoryview, ...] | None:
@@ -81,9 +66,13 @@ def spliced(body: bytes, fields: NvextFields) -> tuple[bytes | memoryview, ...] 
     Only a body that may have an `nvext` of its caller's is parsed; both are merged, and the caller wins. A body is left
     alone if it is no JSON object, or if its `nvext` is no object (`null` is the caller's way to have none).
     """
-    start = _OBJECT_START.match(body)
-    if start is None or _OBJECT_END.search(body, max(0, len(body) - 64)) is None:
-        return None
+    if body.startswith(b'{"') and body.endswith(b"}"):
+        rest = 1
+    else:
+        start = _OBJECT_START.match(body)
+        if start is None or _OBJECT_END.search(body, max(0, len(body) - 64)) is None:
+            return None
+        rest = start.start(1)
     if may_have_nvext(body):
         try:
             data = json.loads(body)
@@ -96,12 +85,11 @@ def spliced(body: bytes, fields: NvextFields) -> tuple[bytes | memoryview, ...] 
                 return None
             data["nvext"] = merged_nvext(fields.to_dict(), data["nvext"])
             return (_dump(data),)
-    rest = start.start(1)
     head = _encoded(fields)
     if body[rest] == 0x22:  # a member follows
         head += b","
     if len(body) <= COPY_LIMIT_BYTES:
-        return (head + body[rest:],)
+        return (b"".join((head, memoryview(body)[rest:])),)
     return (head, memoryview(body)[rest:])
 
 

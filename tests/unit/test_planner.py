@@ -117,3 +117,14 @@ def test_counters_are_bounded_in_number() -> None:
     for chain in "abcd":
         assert counters.next_index(chain) == 0
     assert counters.next_index("d") == 1 and len(counters) == 3
+
+
+def test_counters_forget_what_is_old() -> None:
+    now = 0.0
+    counters = CallCounters(ttl_s=10, clock=lambda: now)
+    assert [counters.next_index("a"), counters.next_index("a"), counters.next_index("b")] == [0, 1, 0]
+    now = 10.0
+    assert counters.next_index("a") == 2
+    now = 20.5
+    assert counters.next_index("b") == 0, "b was not called for more than 10 s"
+    assert counters.next_index("c") == 0 and len(counters) == 2, "a is gone, too"

@@ -14,6 +14,7 @@ class OpenTelemetryExporter:
     """Records durations in seconds and token counts, with the model and the status as attributes."""
 
     def __init__(self, provider: metrics.MeterProvider | None = None) -> None:
+        self._has_reader = provider is not None
         meter = metrics.get_meter("nat_dynamo_plugin", meter_provider=provider)
         self._duration = meter.create_histogram("gen_ai.client.operation.duration", unit="s")
         self._ttft = meter.create_histogram("gen_ai.server.time_to_first_token", unit="s")
@@ -21,7 +22,12 @@ class OpenTelemetryExporter:
         self._cached = meter.create_counter("nat_dynamo.cached_tokens", unit="{token}")
 
     def __call__(self, record: CallRecord) -> None:
-        """Take one record."""
+        """Take one record; costs next to nothing until the application has set a meter provider of the SDK."""
+        if not self._has_reader:
+            # The API's own stand-ins keep nothing and have nothing to flush.
+            self._has_reader = hasattr(metrics.get_meter_provider(), "force_flush")
+            if not self._has_reader:
+                return
         attributes: dict[str, str | int] = {"gen_ai.response.model": record.model or "unknown"}
         if record.status is not None:
             attributes["http.response.status_code"] = record.status

@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from ..telemetry import CallRecord
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Upper bounds of the latency buckets, in seconds."""
 
 
-class PrometheusExporter:
+class _Latency:
+    """Observations of one histogram."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.total_s = 0.0
+
+    def observe(self, ms: float) -> None:
+        seconds = ms / 1000.0
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.total_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        total, cumulative = 0, []
+        for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), self.counts, strict=True):
+            total += count
+            cumulative.append((bound, float(total)))
+        return cumulative
+
+
+class _Model:
+    """What is kept of one model."""
+
+    __slots__ = ("cached", "calls", "completion", "prompt", "total", "ttft")
+
+    def __init__(self) -> None:
+        self.calls: Counter[int | None] = Counter()
+        self.prompt = self.cached = self.completion = 0
+        self.ttft, self.total = _Latency(), _Latency()
+
+
+class PrometheusExporter(Collector):
     """Counts calls and tokens and observes latencies, labelled by model.
 
-    Prefix and session ids are no labels: each would be a time series that never ends.
+    Plain sums are kept and turned into metrics when somebody scrapes: five metric objects to update on each call would
+    cost 10 µs. Prefix and session ids are no labels: each would be a time series that never ends.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        label = ("model",)
-        self._calls = Counter("nat_dynamo_calls", "LLM calls by HTTP status.", ("model", "status"), registry=registry)
-        self._prompt = Counter("nat_dynamo_prompt_tokens", "Prompt tokens.", label, registry=registry)
-        self._cached = Counter(
-            "nat_dynamo_cached_tokens",
-            "Prompt tokens the engine reused from its KV cache.",
-            label,
-            registry=registry,
-        )
-        self._completion = Counter("nat_dynamo_completion_tokens", "Output tokens.", label, registry=registry)
-        self._ttft = Histogram(
-            "nat_dynamo_ttft_seconds",
-            "Time to first token as the server says it.",
-            label,
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self._total = Histogram(
-            "nat_dynamo_call_seconds",
-            "Time of a call as the client sees it.",
-            label,
-            registry=registry,
-            buckets=_SECONDS,
-        )
-
-        # Looking a label up costs as much as counting.
-        self._by_model: dict[str, tuple[Counter, Counter, Counter, Histogram, Histogram]] = {}
+        self._models: dict[str, _Model] = {}
+        self._lock = threading.Lock()
+        registry.register(self)
 
     @classmethod
     @cache
@@ -54,26 +71,47 @@ class PrometheusExporter:
 
     def __call__(self, record: CallRecord) -> None:
         """Take one record."""
-        model = record.model or "unknown"
-        self._calls.labels(model, str(record.status or "none")).inc()
-        metrics = self._by_model.get(model)
-        if metrics is None:
-            metrics = self._by_model[model] = (
-                self._prompt.labels(model),
-                self._cached.labels(model),
-                self._completion.labels(model),
-                self._ttft.labels(model),
-                self._total.labels(model),
-            )
-        prompt, cached, completion, ttft, total = metrics
-        for counter, value in (
-            (prompt, record.prompt_tokens),
-            (cached, record.cached_tokens),
-            (completion, record.completion_tokens),
-        ):
-            if value is not None:
-                counter.inc(value)
-        if record.server_ttft_ms is not None:
-            ttft.observe(record.server_ttft_ms / 1000.0)
-        if record.client_total_ms is not None:
-            total.observe(record.client_total_ms / 1000.0)
+        name = record.model or "unknown"
+        with self._lock:
+            model = self._models.get(name)
+            if model is None:
+                model = self._models[name] = _Model()
+            model.calls[record.status] += 1
+            model.prompt += record.prompt_tokens or 0
+            model.cached += record.cached_tokens or 0
+            model.completion += record.completion_tokens or 0
+            if record.server_ttft_ms is not None:
+                model.ttft.observe(record.server_ttft_ms)
+            if record.client_total_ms is not None:
+                model.total.observe(record.client_total_ms)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they stand, for a scrape."""
+        calls = CounterMetricFamily("nat_dynamo_calls", "LLM calls by HTTP status.", labels=("model", "status"))
+        tokens = {
+            "prompt": CounterMetricFamily("nat_dynamo_prompt_tokens", "Prompt tokens.", labels=("model",)),
+            "cached": CounterMetricFamily(
+                "nat_dynamo_cached_tokens", "Prompt tokens the engine reused from its KV cache.", labels=("model",)
+            ),
+            "completion": CounterMetricFamily("nat_dynamo_completion_tokens", "Output tokens.", labels=("model",)),
+        }
+        latencies = {
+            "ttft": HistogramMetricFamily(
+                "nat_dynamo_ttft_seconds", "Time to first token as the server says it.", labels=("model",)
+            ),
+            "total": HistogramMetricFamily(
+                "nat_dynamo_call_seconds", "Time of a call as the client sees it.", labels=("model",)
+            ),
+        }
+        with self._lock:
+            for name, model in self._models.items():
+                for status, count in model.calls.items():
+                    calls.add_metric((name, "none" if status is None else str(status)), count)
+                for kind, counter in tokens.items():
+                    counter.add_metric((name,), getattr(model, kind))
+                for kind, histogram in latencies.items():
+                    latency: _Latency = getattr(model, kind)
+                    histogram.add_metric((name,), latency.buckets(), latency.total_s)
+        yield calls
+        yield from tokens.values()
+        yield from latencies.values()

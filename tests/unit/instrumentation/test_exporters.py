@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from nat.builder.context import Context, ContextState
 from nat.data_models.intermediate_step import IntermediateStep, IntermediateStepType
+from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
@@ -98,6 +99,18 @@ def test_opentelemetry() -> None:
     assert found["gen_ai.server.time_to_first_token"] == [(None, 0.02)]
     assert sorted(found["gen_ai.client.token.usage"]) == [("input", 50), ("output", 7)]
     assert found["nat_dynamo.cached_tokens"] == [(None, 32)]
+
+
+def test_opentelemetry_follows_a_provider_that_is_set_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = OpenTelemetryExporter()
+    seen: list[float] = []
+    monkeypatch.setattr(exporter, "_duration", type("Seen", (), {"record": lambda self, v, a: seen.append(v)})())
+    exporter(RECORD)
+    assert seen == []
+    provider = MeterProvider(metric_readers=[InMemoryMetricReader()])
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
+    exporter(RECORD)
+    assert seen == [0.25]
 
 
 def test_installed_libraries_are_found() -> None:
