@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 UV := .tmp/uv-0.13.9
 
 BIN := $(VENV)/bin
@@ -36,7 +37,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check lint types repository lock clean
+.PHONY: help bench-contention demo test check lint types repository lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -61,6 +62,9 @@ repository: $(VENV)/.dev
 	$(BIN)/python scripts/check_repository.py
 
 # Benchmarks: one target each, apart from the tests.
+
+bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 35 minutes (BENCH_ARGS=--quick: 2 minutes)
+	$(BIN)/python eval/benchmarks/contention.py $(BENCH_ARGS)
 
 lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versions)
 	@set -e; \

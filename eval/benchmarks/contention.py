@@ -87,7 +87,7 @@ class Load:
 LOADS = (Load("light", 20, 4.0), Load("knee", 40, 8.0), Load("past the cliff", 80, 14.0))
 
 
-def cluster(workers: int = 2, kv_blocks: int = 2560, **flags: Any) -> LocalDynamoConfig:
+def cluster(workers: int = 2, kv_blocks: int = 2304, **flags: Any) -> LocalDynamoConfig:
     """The cluster that everything was tuned on; other sizes differ in workers or blocks."""
     return LocalDynamoConfig(
         workers=workers,
@@ -178,7 +178,7 @@ class Job:
     flags: str
     seed: int
     workers: int = 2
-    kv_blocks: int = 2560
+    kv_blocks: int = 2304
     change: str = ""
     clients: int = 1
 
@@ -333,7 +333,7 @@ def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
 
 
 FIXED = (8, 12, 16, 24, 32, 48)
-AUTO_CLUSTERS = ((2, 2048, ""), (2, 3584, ""), (4, 1536, ""), (2, 2560, "halves"), (2, 2560, "doubles"))
+AUTO_CLUSTERS = ((2, 2048, ""), (2, 3584, ""), (4, 1536, ""), (2, 2304, "halves"), (2, 2304, "doubles"))
 
 
 def auto_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
@@ -483,7 +483,7 @@ def main() -> None:
     """Run the benchmark as the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--part", choices=("matrix", "auto", "share", "all"), default="matrix")
-    parser.add_argument("--quick", action="store_true", help="two minutes: past the cliff, few arms, two repetitions")
+    parser.add_argument("--quick", action="store_true", help="two minutes: past the cliff, few arms, one repetition")
     parser.add_argument("--repetitions", type=int, help="5 for the matrix, 3 otherwise")
     parser.add_argument("--load", action="append", choices=[load.name for load in LOADS], help="only this load")
     parser.add_argument("--seed", type=int, default=100, help="the first repetition's seed")
@@ -495,7 +495,7 @@ def main() -> None:
     makers = {"matrix": matrix_jobs, "auto": auto_jobs, "share": share_jobs}
     jobs: list[Job] = []
     for part in parts:
-        repetitions = options.repetitions or (2 if options.quick else 5 if part == "matrix" else 3)
+        repetitions = options.repetitions or (1 if options.quick else 5 if part == "matrix" else 3)
         jobs += makers[part](range(options.seed, options.seed + repetitions), quick=options.quick)
     if options.load:
         jobs = [job for job in jobs if job.load.name in options.load]

@@ -7,25 +7,27 @@ from typing import Protocol
 
 from .telemetry import CallRecord
 
-FIRST_LIMIT = 10
-"""Questions let in before anything is known (as TCP's initial window, RFC 6928)."""
+FIRST_LIMIT = 16
+"""Questions let in before anything is known."""
 TOLERATED_LOSS = 0.08
-"""Share of cached prompt tokens lost between two calls of a chain, over the least seen, that is no sign of crowding."""
+"""Share of cached prompt tokens lost between two calls of a chain that is no sign of crowding."""
 TOLERATED_DELAY = 4.0
 """How many times the least time to first token a call may take and be no sign of crowding."""
 LATE_SHARE = 0.25
 """Least share of a call's time that its first token takes on a crowded server."""
-GROWTH = 2.0
+SLOW_START = 1.5
+"""Factor on the limit after each window until the first congestion."""
+GROWTH = 1.0
 """What a window without congestion adds to the limit after slow start."""
 GAIN = 0.25
 """Weight of the newest window in the mean congestion."""
-MIN_WINDOW_CALLS = 8
+MIN_WINDOW_CALLS = 16
 """Calls that a window has at least."""
 DRIFT = 0.01
-"""What a window adds to the least delay and loss remembered, so that a changed server is noticed."""
+"""What a window moves the least delay remembered towards its own, so that a changed server is noticed."""
 _MAX_CHAINS = 16_384
 _BLOCK_TOKENS = 64
-_TOLERATED_LATE = 0.1
+_TOLERATED_LATE = 0.25
 
 
 class Limiter(Protocol):
@@ -52,14 +54,16 @@ class AdaptiveLimit:
     What ECN marks are to DCTCP are two things that Dynamo reports of the second and later calls of a chain:
 
     - lost tokens: the prompt of the chain's previous call was in an engine's cache; what `cached_tokens` is short of it
-      was evicted meanwhile (or lies with another worker). Their share beyond the least seen is congestion.
+      was evicted meanwhile. A call that another worker answered tells nothing of that and is left out. The share of
+      lost tokens is congestion.
     - late first tokens: a TTFT over `TOLERATED_DELAY` times the least mean seen that is also over `LATE_SHARE` of the
       call's time, for a full batch takes longer to start on a call without being crowded. The share of such calls is
       congestion.
 
-    A window is as many calls as questions may be under way, so about one of each. After each, as there: the limit
-    doubles until the first congestion (slow start) and grows by `GROWTH` a window from then on; a congested window
-    cuts it by half of the mean congestion, `limit * (1 - alpha / 2)`. Additive increase and multiplicative decrease let
+    A window is as many calls as questions may be under way, so about one of each, all sent after the last window. After
+    each, as there: the limit is multiplied by `SLOW_START` until the first congestion and grows by `GROWTH` from then
+    on; a congested window cuts it by half of the mean congestion, `limit * (1 - alpha / 2)`, and no more windows
+    count until no more questions are under way than it allows. Additive increase and multiplicative decrease let
     clients that share a cluster come to equal limits (Chiu and Jain 1989). As in RFC 7661, a limit that is not
     reached does not grow.
 
@@ -71,13 +75,13 @@ class AdaptiveLimit:
         self._limit = float(first)
         self._slow_start = True
         self._alpha = 0.0
-        self._prompts: OrderedDict[str, int] = OrderedDict()
+        self._prompts: OrderedDict[str, tuple[int, int | None]] = OrderedDict()
         self._least_delay: float | None = None
-        self._least_loss: float | None = None
         self._calls = 0
         self._held = self._lost = 0
         self._delays: list[tuple[float, float]] = []
         self._full = False
+        self._since = 0.0
         self.history: deque[tuple[float, int, float, float]] = deque(maxlen=4096)
         """Time, limit, share of lost tokens and mean TTFT (ms) of the last windows."""
 
@@ -88,23 +92,37 @@ class AdaptiveLimit:
 
     def on_call(self, record: CallRecord, under_way: int, waiting: bool, now: float) -> None:
         """Learn from a finished call; see `Limiter`."""
+        sent = record.started_at + (record.gate_wait_ms or 0.0) / 1000.0
+        ended = record.started_at + (record.client_total_ms or 0.0) / 1000.0
+        before = self._note_prompt(record)
+        if under_way > self.limit:
+            # A cut has left some over. Until they are done, calls tell of the old limit, not of the new one.
+            self._begin_window(ended)
+            return
+        if sent < self._since:
+            return
         self._full = self._full or waiting or under_way >= self.limit
         self._calls += 1
-        self._note(record)
+        self._note(record, before)
         if self._calls >= max(MIN_WINDOW_CALLS, self.limit) and (self._held or self._delays):
             self._end_window(now)
+            self._begin_window(ended)
 
-    def _note(self, record: CallRecord) -> None:
+    def _note_prompt(self, record: CallRecord) -> int | None:
+        """Remember the prompt's length; that of the chain's call before, if it was answered by the same worker."""
         chain = record.session_id or record.prefix_id
-        prompt = record.prompt_tokens
-        if chain is None or prompt is None:
-            return
+        if chain is None or record.prompt_tokens is None:
+            return None
         before = self._prompts.get(chain)
-        self._prompts[chain] = prompt
+        self._prompts[chain] = (record.prompt_tokens, record.worker_id)
         self._prompts.move_to_end(chain)
         if len(self._prompts) > _MAX_CHAINS:
             self._prompts.popitem(last=False)
-        if before is None:
+        return None if before is None or before[1] != record.worker_id else before[0]
+
+    def _note(self, record: CallRecord, before: int | None) -> None:
+        prompt = record.prompt_tokens
+        if before is None or prompt is None:
             return
         if record.cached_tokens is not None:
             # The prompt may have been cut meanwhile, and engines keep whole blocks only: neither is a loss.
@@ -117,7 +135,7 @@ class AdaptiveLimit:
     def _end_window(self, now: float) -> None:
         loss = self._lost / self._held if self._held else 0.0
         delay = sum(ttft for ttft, _ in self._delays) / len(self._delays) if self._delays else 0.0
-        congestion = max(self._excess_loss(loss), self._late_share(delay))
+        congestion = max(loss if loss > TOLERATED_LOSS else 0.0, self._late_share(delay))
         self._alpha += GAIN * (congestion - self._alpha)
         if congestion > 0.0:
             # Out of slow start the mean knows nothing yet.
@@ -125,15 +143,8 @@ class AdaptiveLimit:
             self._slow_start = False
             self._limit = max(1.0, self._limit * (1.0 - cut / 2.0))
         elif self._full:
-            self._limit = self._limit * 2.0 if self._slow_start else self._limit + GROWTH
+            self._limit = self._limit * SLOW_START if self._slow_start else self._limit + GROWTH
         self.history.append((now, self.limit, loss, delay))
-        self._reset()
-
-    def _excess_loss(self, loss: float) -> float:
-        least = loss if self._least_loss is None else min(loss, self._least_loss)
-        self._least_loss = least + DRIFT * (loss - least)
-        excess = loss - least
-        return excess if excess > TOLERATED_LOSS else 0.0
 
     def _late_share(self, delay: float) -> float:
         if not self._delays:
@@ -144,7 +155,8 @@ class AdaptiveLimit:
         late = sum(ttft > bound and ttft > LATE_SHARE * total for ttft, total in self._delays) / len(self._delays)
         return late if late > _TOLERATED_LATE else 0.0
 
-    def _reset(self) -> None:
+    def _begin_window(self, since: float) -> None:
+        self._since = since
         self._calls = 0
         self._held = self._lost = 0
         self._delays = []

@@ -74,11 +74,13 @@ class Workload:
         )
         if expected is None:
             return hints
+        # Only a person can say that there will be one call and no more, so that it needs no session.
+        total = max(2, call_index + 1 + round(expected.remaining_calls))
         known = hints.total_is_known or hints.total_requests is not None
         tokens, gap = expected.output_tokens, expected.interarrival_ms
         return replace(
             hints,
-            total_requests=hints.total_requests if known else call_index + 1 + round(expected.remaining_calls),
+            total_requests=hints.total_requests if known else total,
             remaining_calls=hints.remaining_calls if known else expected.remaining_calls,
             total_is_known=hints.total_is_known or not known,
             osl=max(1, round(tokens)) if hints.osl is None and tokens is not None else hints.osl,

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nat_dynamo_plugin.limits import FIRST_LIMIT, AdaptiveLimit
+from nat_dynamo_plugin.telemetry import CallRecord
+
+
+class Server:
+    """Enough of a server: from `room` questions on it loses cached tokens and gets late.
+
+    Every question under way makes calls one after the other; time is virtual.
+    """
+
+    def __init__(self, room: int, limits: list[AdaptiveLimit]) -> None:
+        self.room = room
+        self.limits = limits
+        self.under_way = [0] * len(limits)
+        self.now = 1000.0
+        self.random = random.Random(1)
+        self.calls = 0
+
+    def run(self, rounds: int, demand: int = 10_000) -> None:
+        for _ in range(rounds):
+            self.now += 0.3
+            for client, limit in enumerate(self.limits):
+                # A tenth of the questions end in a round; the gate lets in what the limit allows.
+                kept = self.under_way[client] - round(self.under_way[client] * 0.1)
+                self.under_way[client] = max(kept, min(limit.limit, demand))
+            total = sum(self.under_way)
+            crowding = max(0.0, 1 - self.room / total)
+            for client, limit in enumerate(self.limits):
+                for chain in range(self.under_way[client]):
+                    self.call(client, limit, chain, crowding, demand)
+
+    def call(self, client: int, limit: AdaptiveLimit, chain: int, crowding: float, demand: int) -> None:
+        self.calls += 1
+        lost = crowding * self.random.uniform(0.5, 1.5)
+        limit.on_call(
+            CallRecord(
+                session_id=f"{client}-{chain}",
+                started_at=self.now - 0.29,
+                client_total_ms=280.0,
+                prompt_tokens=5000,
+                cached_tokens=round(5000 * max(0.0, 1 - lost)),
+                server_ttft_ms=10.0 + 2000 * crowding,
+                server_total_ms=250.0 + 2000 * crowding,
+            ),
+            self.under_way[client],
+            self.under_way[client] >= limit.limit and demand > limit.limit,
+            self.now,
+        )
+
+
+@pytest.mark.parametrize("room", [4, 12, 40, 150])
+def test_finds_the_room_there_is(room: int) -> None:
+    limit = AdaptiveLimit()
+    server = Server(room, [limit])
+    server.run(150)
+    seen = []
+    for _ in range(100):
+        server.run(1)
+        seen.append(limit.limit)
+    assert 0.7 * room <= sum(seen) / len(seen) <= 1.5 * room
+
+
+@pytest.mark.parametrize(("before", "after"), [(60, 30), (30, 60)])
+def test_follows_a_server_that_changes(before: int, after: int) -> None:
+    limit = AdaptiveLimit()
+    server = Server(before, [limit])
+    server.run(150)
+    server.room = after
+    server.run(60)
+    seen = []
+    for _ in range(60):
+        server.run(1)
+        seen.append(limit.limit)
+    assert 0.7 * after <= sum(seen) / len(seen) <= 1.5 * after
+
+
+def test_clients_that_share_a_server_come_to_equal_limits() -> None:
+    one, two = AdaptiveLimit(first=40), AdaptiveLimit(first=4)
+    server = Server(40, [one, two])
+    server.run(150)
+    sums = [0, 0]
+    for _ in range(150):
+        server.run(1)
+        sums = [sums[0] + one.limit, sums[1] + two.limit]
+    jain = sum(sums) ** 2 / (2 * sum(s * s for s in sums))
+    assert jain >= 0.9
+
+
+def test_a_limit_that_is_not_reached_does_not_grow() -> None:
+    limit = AdaptiveLimit()
+    Server(1000, [limit]).run(200, demand=3)
+    assert limit.limit == FIRST_LIMIT
+
+
+def test_a_call_that_another_worker_answered_is_no_congestion() -> None:
+    # Round-robin routers send chains to workers that never saw their prompts, crowded or not.
+    limit = AdaptiveLimit()
+    for number in range(3000):
+        limit.on_call(
+            CallRecord(
+                session_id=f"s{number % 50}",
+                started_at=number * 0.01,
+                client_total_ms=5.0,
+                # Each chain makes two calls on a worker and moves on.
+                worker_id=number // 100 % 4,
+                prompt_tokens=1000,
+                cached_tokens=1000 if number // 50 % 2 else 0,
+                server_ttft_ms=10.0,
+                server_total_ms=100.0,
+            ),
+            limit.limit,
+            True,
+            number * 0.01,
+        )
+    assert limit.limit > 4 * FIRST_LIMIT
+
+
+def test_a_server_that_says_nothing_leaves_the_limit_alone() -> None:
+    limit = AdaptiveLimit()
+    for number in range(500):
+        limit.on_call(CallRecord(session_id="s", started_at=float(number)), 99, True, float(number))
+    assert limit.limit == FIRST_LIMIT
+
+
+def test_never_below_one() -> None:
+    limit = AdaptiveLimit(first=1)
+    Server(0, [limit]).run(300)
+    assert limit.limit >= 1
