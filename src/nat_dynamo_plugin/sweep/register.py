@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from .sweep import DynamoSweep
 
 
+let_nat_take(DynamoSweepConfig)
+
+
 @register_optimizer(config_type=DynamoSweepConfig)
 async def dynamo_sweep(config: DynamoSweepConfig) -> AsyncIterator[DynamoSweep]:
     """The runner that `nat optimize` asks for its result."""
     from .sweep import DynamoSweep
 
     yield DynamoSweep(config)
-
-
-let_nat_take(DynamoSweepConfig)
