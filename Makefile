@@ -63,7 +63,7 @@ repository: $(VENV)/.dev
 
 # Benchmarks: one target each, apart from the tests.
 
-bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 35 minutes (BENCH_ARGS=--quick: 2 minutes)
+bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 36 minutes (BENCH_ARGS=--quick: 2 minutes)
 	$(BIN)/python eval/benchmarks/contention.py $(BENCH_ARGS)
 
 lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versions)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -11,6 +12,7 @@ from nat_dynamo_bfcl.answers import answer_key, solution
 from nat_dynamo_bfcl.benchmark import Task, check, get_task
 from nat_dynamo_bfcl.calls import ToolCall
 from nat_dynamo_bfcl.testing import FakeChatModel, reply_with, solve
+from nat_dynamo_plugin.hints import DynamoHints, ScopeHints
 from nat_dynamo_plugin.local import current_scripted_answer
 
 # Each class of tools at least once, a turn without calls, arguments without names, changing lists.
@@ -35,6 +37,20 @@ async def test_every_way_of_asking_solves_the_task(ask: str) -> None:
     task = get_task("multi_turn_base_0")
     result = await BfclAgent(FakeChatModel(reply=solve), ask=ask).answer(task)
     assert result.error is None and check(task, json.loads(result.to_json())["calls"]) == {"valid": True}
+
+
+async def test_says_what_is_known_before_the_first_answer_and_no_more() -> None:
+    seen = []
+
+    def watching(*args: Any, **kwargs: Any) -> Any:
+        seen.append(DynamoHints.current())
+        return solve(*args, **kwargs)
+
+    task = get_task("multi_turn_base_0")
+    await BfclAgent(FakeChatModel(reply=watching)).answer(task)
+    tools = "+".join(task.involved_classes)
+    assert set(seen) == {ScopeHints(kind=f"turns={len(task.turns)},tools={tools}", shares=tools)}
+    assert DynamoHints.current() is None
 
 
 async def test_the_prompt_only_ever_grows() -> None:

@@ -35,6 +35,7 @@ from nat_dynamo_bfcl.calls import ToolCall, is_python_name
 from nat_dynamo_bfcl.environment import Environment
 from nat_dynamo_bfcl.result import Result
 from nat_dynamo_bfcl.schema import to_openai_tool
+from nat_dynamo_plugin.hints import DynamoHints
 from nat_dynamo_plugin.local import scripted_answer
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,14 @@ class BfclAgent:
         A failing LLM call or a turn without an end ends the question, not the run: the result's `error` tells.
         """
         question = Question(task, self._model_for(task), self._ask)
+        tools = "+".join(task.involved_classes)
+        # What a server can know of a question before it answers: the number of its user turns, and its tools.
+        with DynamoHints.scope(kind=f"turns={len(task.turns)},tools={tools}", shares=tools):
+            await self._answer(question)
+        return question.result
+
+    async def _answer(self, question: Question) -> None:
+        task = question.task
         messages: list[AnyMessage] = [self._system]
         for turn, text in enumerate(task.turns):
             question.start_turn()
@@ -174,7 +183,6 @@ class BfclAgent:
                 break
             messages = state["messages"]
             question.result.answers.append(str(messages[-1].text))
-        return question.result
 
     def _model_for(self, task: Task) -> Model:
         classes = task.involved_classes
