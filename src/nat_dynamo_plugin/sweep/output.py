@@ -73,15 +73,15 @@ def trials_csv(result: SweepResult, names: Mapping[str, str]) -> str:
         "seconds",
         "pareto",
         "final_gain",
-        "final_low",
-        "final_high",
+        "final_gain_low",
+        "final_gain_high",
+        *(f"final_{o.name}{end}" for o in result.objectives for end in ("", "_low", "_high")),
         "problem",
         "process",
     ]
     writer = csv.writer(text)
     writer.writerow(fields)
     for row in result.rows:
-        final = result.finals.comparisons.get(row.index)
         writer.writerow(
             [
                 row.index,
@@ -95,9 +95,19 @@ def trials_csv(result: SweepResult, names: Mapping[str, str]) -> str:
                 row.server_calls,
                 round(row.seconds, 3),
                 row.pareto,
-                *((final.overall.estimate, final.overall.low, final.overall.high) if final else (None, None, None)),
+                *_final_columns(result, row.index),
                 row.problem,
                 row.owner,
             ]
         )
     return text.getvalue()
+
+
+def _final_columns(result: SweepResult, index: int) -> list[float | None]:
+    comparisons = result.finals.comparisons
+    found = next(iter(comparisons.values()), None) if index == 0 else comparisons.get(index)
+    if found is None:
+        return [None] * (3 + 3 * len(result.objectives))
+    gain = [None] * 3 if index == 0 else [found.overall.estimate, found.overall.low, found.overall.high]
+    values = found.baseline if index == 0 else found.values
+    return [*gain, *(number for value in values for number in (value.estimate, value.low, value.high))]

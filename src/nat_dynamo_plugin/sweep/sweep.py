@@ -30,7 +30,7 @@ from pydantic import BaseModel, SecretStr
 
 from .config import PLANNED_SAMPLERS, DynamoSweepConfig
 from .output import write_results
-from .progress import SweepProgress
+from .progress import SweepProgress, shown
 from .results import (
     ARM,
     ROUND,
@@ -47,7 +47,7 @@ from .results import (
 from .run import Partial, RunFailed, RunResult, Stopped, dynamo_metrics, run_once
 from .space import TunedSpace, Values, short_names
 from .study import INDEX, PROBLEM, Planned, Queue, Storage
-from .verdict import Objective, partial_ratio, weighted_gain
+from .verdict import Comparison, Objective, partial_ratio, weighted_gain
 from .workload import measured_on
 from .yaml_output import raw_config, with_values
 
@@ -570,12 +570,21 @@ class _Job:
             finals=finals,
             chosen=values,
             proven=finals.winner is not None,
-            verdict=verdict_text(rows, finals, self.config, interrupted, self.names),
+            verdict=verdict_text(rows, finals, self.config, interrupted, self.names, self.objectives),
             importance=importance(queue, self.objectives),
             interrupted=interrupted,
             seconds=monotonic() - self.started,
             measured_on=measured_on(self.base),
         )
+
+
+def figures(objectives: Sequence[Objective], comparison: Comparison) -> str:
+    """The winner's values, with their intervals, and the current config's."""
+    return "; ".join(
+        f"{o.name} {shown(ours.estimate, o)} ({shown(ours.low, o)} to {shown(ours.high, o)}) "
+        f"instead of {shown(theirs.estimate, o)}"
+        for o, ours, theirs in zip(objectives, comparison.values, comparison.baseline, strict=True)
+    )
 
 
 def verdict_text(
@@ -584,6 +593,7 @@ def verdict_text(
     config: DynamoSweepConfig,
     interrupted: bool,
     names: Mapping[str, str],
+    objectives: Sequence[Objective],
 ) -> str:
     """The verdict in a few sentences."""
     done = sum(row.state == "done" for row in rows)
@@ -595,7 +605,7 @@ def verdict_text(
         return (
             f"Trial {finals.winner} ({said}) beats the current config by {c.overall.estimate:.1%} "
             f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
-            f"{c.rounds} fresh rounds of {c.questions} questions."
+            f"{c.rounds} fresh rounds of {c.questions} questions: {figures(objectives, c)}."
         )
     if finals.comparisons:
         best = max(finals.comparisons, key=lambda i: finals.comparisons[i].overall.estimate)

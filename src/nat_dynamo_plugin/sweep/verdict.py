@@ -118,7 +118,8 @@ class Comparison:
     """A candidate against the current config.
 
     Attributes:
-        values: the candidate's value of each objective, over all rounds.
+        values: the candidate's value of each objective, over all rounds, with the interval in which a further
+            measurement on such questions is to be expected.
         baseline: the current config's.
         gains: the gain in each objective.
         overall: the weighted gain; with one objective the same as its gain.
@@ -126,8 +127,8 @@ class Comparison:
         questions: questions that both answered in all of them.
     """
 
-    values: tuple[float, ...]
-    baseline: tuple[float, ...]
+    values: tuple[Interval, ...]
+    baseline: tuple[Interval, ...]
     gains: tuple[Interval, ...]
     overall: Interval
     rounds: int
@@ -174,21 +175,17 @@ def compare(
         for k, o in enumerate(objectives)
     ]
 
-    def gains(r: npt.NDArray[np.int64], q: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
-        pairs = [(ours.value(r, q), theirs.value(r, q)) for ours, theirs in arms]
-        return [c for c, _ in pairs], [b for _, b in pairs]
+    def figures(r: npt.NDArray[np.int64], q: npt.NDArray[np.int64]) -> list[float]:
+        ours = [arm.value(r, q) for arm, _ in arms]
+        theirs = [arm.value(r, q) for _, arm in arms]
+        gains = [o.gain(c, b) for o, c, b in zip(objectives, ours, theirs, strict=True)]
+        return [*ours, *theirs, *gains, weighted_gain(objectives, ours, theirs)]
 
-    def row(values: list[float], base: list[float]) -> list[float]:
-        each = [o.gain(v, b) for o, v, b in zip(objectives, values, base, strict=True)]
-        return [*each, weighted_gain(objectives, values, base)]
-
-    all_rounds, all_questions = np.arange(rounds), np.arange(len(questions))
-    values, base = gains(all_rounds, all_questions)
-    estimates = row(values, base)
+    estimates = figures(np.arange(rounds), np.arange(len(questions)))
     rng = np.random.default_rng(seed)
     drawn = np.array(
         [
-            row(*gains(rng.integers(0, rounds, rounds), rng.integers(0, len(questions), len(questions))))
+            figures(rng.integers(0, rounds, rounds), rng.integers(0, len(questions), len(questions)))
             for _ in range(n_resamples)
         ]
     )
@@ -198,10 +195,11 @@ def compare(
         Interval(float(e), float(low), float(high), confidence)
         for e, low, high in zip(estimates, lows, highs, strict=True)
     ]
+    n = len(objectives)
     return Comparison(
-        values=tuple(values),
-        baseline=tuple(base),
-        gains=tuple(intervals[:-1]),
+        values=tuple(intervals[:n]),
+        baseline=tuple(intervals[n : 2 * n]),
+        gains=tuple(intervals[2 * n : 3 * n]),
         overall=intervals[-1],
         rounds=rounds,
         questions=len(questions),

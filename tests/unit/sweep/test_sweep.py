@@ -45,7 +45,8 @@ async def test_finds_what_is_better_and_proves_it(write: Write, tmp_path: Path) 
     assert [row["trial"] for row in table] == [str(k) for k in range(8)]
     assert (table[0]["prefix_total_requests"], table[0]["prefix_osl"]) == ("1", "HIGH")
     finalist = max((row for row in table if row["final_gain"]), key=lambda row: float(row["final_gain"]))
-    assert float(finalist["final_low"]) > 0.25
+    assert float(finalist["final_gain_low"]) > 0.25
+    assert float(finalist["final_latency_high"]) < float(table[0]["final_latency_low"])
     tuned = load_config(tmp_path / "out" / "optimized_config.yml")
     assert tuned.llms["dynamo"].prefix_total_requests == best["llms.dynamo.prefix_total_requests"]
     # Two repetitions of 8 trials; 2 finalists and the current config in 3 rounds.
