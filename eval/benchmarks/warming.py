@@ -33,8 +33,8 @@ _names = itertools.count()
 def words(seed: str, count: int) -> str:
     """Text that no other conversation shares."""
     rng = random.Random(seed)
-    return " ".join(rng.choice(("cache", "worker", "token", "block", "queue", "agent", "prefix")) + str(rng.random())[2:6]
-                    for _ in range(count))  # fmt: skip
+    nouns = ("cache", "worker", "token", "block", "queue", "agent", "prefix")
+    return " ".join(f"{rng.choice(nouns)}{rng.randrange(10_000)}" for _ in range(count))
 
 
 async def conversation(client: httpx.AsyncClient, url: str, model: str, think_ms: float, warm: bool) -> None:

@@ -99,11 +99,11 @@ def calls_to_come(hints: PrefixHints, call_index: int) -> float | None:
 def pays_to_warm(hints: PrefixHints, call_index: int) -> bool:
     """Whether the server should prefill the next turn's prefix as soon as this answer is out.
 
-    Warming needs a next call to exist, and time before it comes. Measured on an embedded Dynamo with engines at real speed
-    (`eval/benchmarks/warming.py`; 8 conversations at once on 2 workers): the cached share of later turns rises from .80 to
-    .85 whatever the time between calls, but their mean time to first token falls only if the warm-up ends before the next
-    call comes: by 0 % at 0 ms, 5 % at 20 ms, 12 % at 50 ms and 10 to 15 % at 100, 250 and 750 ms. In a burst both calls
-    prefill the same tokens. The threshold is where the range of LOW (0 to 100 ms) ends.
+    Warming needs a next call to exist, and time before it comes. Measured on an embedded Dynamo with engines at real
+    speed (`eval/benchmarks/warming.py`; 8 conversations at once on 2 workers): the cached share of later turns rises
+    from .80 to .85 whatever the time between calls, but their mean time to first token falls only if the warm-up ends
+    before the next call comes: by 0 % at 0 ms, 5 % at 20 ms, 12 % at 50 ms and 10 to 15 % at 100, 250 and 750 ms. In a
+    burst both calls prefill the same tokens. The threshold is where the range of LOW (0 to 100 ms) ends.
     """
     to_come = calls_to_come(hints, call_index)
     if to_come is None or to_come < 0.5:
