@@ -126,8 +126,7 @@ async def _client(
         from nat.llm.dynamo_llm import _create_httpx_client_with_dynamo_hooks
 
         config = BuiltinConfig(model_name=model, base_url=base_url, enable_nvext_hints=False)
-        made = asynccontextmanager(_create_httpx_client_with_dynamo_hooks)(config)
-        async with made as client:
+        async with _create_httpx_client_with_dynamo_hooks(config) as client:
             client.timeout = timeout
             # Around it only what reads the answers' telemetry, as in every arm.
             client._transport = DynamoTransport(client._transport, None, emit_record=keep.append)
