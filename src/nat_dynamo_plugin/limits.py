@@ -19,6 +19,8 @@ SLOW_START = 1.5
 """Factor on the limit after each window until the first congestion."""
 GROWTH = 1.0
 """What a window without congestion adds to the limit after slow start."""
+CLEAN_WINDOWS = 4
+"""After each so many windows without congestion in a row the limit grows by `GROWTH` more a window."""
 GAIN = 0.25
 """Weight of the newest window in the mean congestion."""
 MIN_WINDOW_CALLS = 16
@@ -64,8 +66,9 @@ class AdaptiveLimit:
     each, as there: the limit is multiplied by `SLOW_START` until the first congestion and grows by `GROWTH` from then
     on; a congested window cuts it by half of the mean congestion, `limit * (1 - alpha / 2)`, and no more windows
     count until no more questions are under way than it allows. Additive increase and multiplicative decrease let
-    clients that share a cluster come to equal limits (Chiu and Jain 1989). As in RFC 7661, a limit that is not
-    reached does not grow.
+    clients that share a cluster come to equal limits (Chiu and Jain 1989). The longer there was no congestion, the
+    faster the limit grows, as in CUBIC (RFC 9438), so that a cluster that has grown is soon used. As in RFC 7661, a
+    limit that is not reached does not grow.
 
     Args:
         first: the limit to begin with.
@@ -74,6 +77,7 @@ class AdaptiveLimit:
     def __init__(self, first: int = FIRST_LIMIT) -> None:
         self._limit = float(first)
         self._slow_start = True
+        self._clean = 0
         self._alpha = 0.0
         self._prompts: OrderedDict[str, tuple[int, int | None]] = OrderedDict()
         self._least_delay: float | None = None
@@ -141,9 +145,12 @@ class AdaptiveLimit:
             # Out of slow start the mean knows nothing yet.
             cut = max(self._alpha, congestion) if self._slow_start else self._alpha
             self._slow_start = False
+            self._clean = 0
             self._limit = max(1.0, self._limit * (1.0 - cut / 2.0))
         elif self._full:
-            self._limit = self._limit * SLOW_START if self._slow_start else self._limit + GROWTH
+            self._clean += 1
+            grown = self._limit + GROWTH * (1 + self._clean // CLEAN_WINDOWS)
+            self._limit = self._limit * SLOW_START if self._slow_start else grown
         self.history.append((now, self.limit, loss, delay))
 
     def _late_share(self, delay: float) -> float:
