@@ -63,6 +63,9 @@ repository: $(VENV)/.dev
 
 # Benchmarks: one target each, apart from the tests.
 
+bench-overhead: $(VENV)/.dev $(VENV)/.packages ## Time what the transport adds to a request (BENCH_ARGS=--quick for a look)
+	$(BIN)/python eval/benchmarks/overhead.py $(BENCH_ARGS)
+
 bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 36 minutes (BENCH_ARGS=--quick: 2 minutes)
 	$(BIN)/python eval/benchmarks/contention.py $(BENCH_ARGS)
 

@@ -46,8 +46,8 @@ from nat_dynamo_plugin.prefix import DynamoPrefixContext
 from nat_dynamo_plugin.transport import DynamoTransport
 
 SIZES = {"1 KB": 2**10, "32 KB": 2**15, "256 KB": 2**18, "1 MB": 2**20, "4 MB": 2**22}
-REPETITIONS = {"1 KB": 2000, "32 KB": 2000, "256 KB": 400, "1 MB": 150, "4 MB": 60}
-CONCURRENCY = {1: 300, 32: 1500, 256: 3000}
+REPETITIONS = {"1 KB": 1000, "32 KB": 1000, "256 KB": 300, "1 MB": 100, "4 MB": 40}
+CONCURRENCY = {1: 300, 32: 1500, 256: 2500}
 ROUNDS = 7
 SENTENCES = {
     "ASCII": "The tool returned 3 files; the largest is report_final.txt with 18,204 bytes, changed on Monday. ",
