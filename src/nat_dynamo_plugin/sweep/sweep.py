@@ -9,6 +9,8 @@ import io
 import json
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, cast
 
+import click
 import numpy as np
 import optuna
 import yaml  # type: ignore[import-untyped]
@@ -56,8 +59,8 @@ logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 _CHECKS = 4
 """How often a repetition asks whether to go on: at each quarter of its questions."""
-_NOT_HOPELESS = 0.05
-"""A trial whose loss against the current config is below this is never stopped early."""
+_NOT_HOPELESS = 0.25
+"""A trial that loses less than this against the current config is never stopped early: the machine may have slowed."""
 # What does not change what is measured does not change the study's name.
 _ASIDE = (
     "n_trials",
@@ -200,7 +203,7 @@ class _Job:
             lost_after_s=self.config.lost_after_s,
         )
         name = self.config.study_name or f"dynamo-sweep-{self.fingerprint()}"
-        interrupted = False
+        interrupted = by_signal = False
         finals_queue: Queue | None = None
         chosen: list[int] = []
         try:
@@ -215,7 +218,7 @@ class _Job:
             queue.check_belongs(self.fingerprint())
             queue.retry_failed(0)
             queue.fill(plan)
-            with SweepProgress(self, queue) as progress:
+            with SweepProgress(self, queue) as progress, _ctrl_c() as signalled:
                 try:
                     await self.search(queue, progress)
                     rows = trial_rows(queue, self.objectives)
@@ -224,12 +227,14 @@ class _Job:
                         finals_queue = self.finals(storage, name, chosen)
                         await self.prove(finals_queue, queue, progress)
                 except asyncio.CancelledError:
-                    # Ctrl-C: what is there is reported; the rest can be done by starting again.
-                    interrupted = True
+                    # What is there is reported; the rest can be done by starting again.
+                    interrupted, by_signal = True, signalled.is_set()
             result = self.result(queue, finals_queue, chosen, storage, interrupted)
             write_results(result, self.out, self.base, self.file, self.names)
         finally:
             storage.close()
+        if by_signal:
+            raise click.Abort  # what the command line makes of Ctrl-C
         if interrupted:
             raise asyncio.CancelledError
         return result
@@ -554,6 +559,7 @@ class _Job:
         self, queue: Queue, finals_queue: Queue | None, chosen: list[int], storage: Storage, interrupted: bool
     ) -> SweepResult:
         rows = trial_rows(queue, self.objectives)
+        chosen = chosen or finalists(rows, self.config.finalists)  # of a search that was interrupted, the best so far
         finals = judge(finals_queue, chosen, self.objectives, confidence=self.config.confidence, seed=self.config.seed)
         configs = {row.index: row.config for row in rows}
         values = dict(self.space.current)
@@ -628,7 +634,10 @@ def verdict_text(
 
 
 def importance(queue: Queue, objectives: Sequence[Objective]) -> dict[str, float]:
-    """How much each tuned value matters for the first objective, 0 to 1: Optuna's PED-ANOVA. Empty with few trials."""
+    """How much of the difference between trials each tuned value explains, 0 to 1: Optuna's fANOVA.
+
+    For the only objective, or the weighted gain of several. Empty with few trials.
+    """
     done = queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < 4:
         return {}
@@ -639,7 +648,7 @@ def importance(queue: Queue, objectives: Sequence[Objective]) -> dict[str, float
         try:
             found = optuna.importance.get_param_importances(
                 queue.study,
-                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
                 target=(lambda trial: -(weighted.get(trial.user_attrs[INDEX]) or 0.0)) if several else None,
             )
         except (ValueError, RuntimeError) as error:
@@ -678,6 +687,32 @@ def _secret_values(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _secret_values(inner)
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Make the first Ctrl-C cancel this task, wherever it is, and the second one stop the process.
+
+    NAT runs its commands in loops of nest_asyncio, in which Ctrl-C raises KeyboardInterrupt in whatever code is running
+    and nothing is cleaned up. The event tells whether it was Ctrl-C.
+    """
+    signalled = threading.Event()
+    task = asyncio.current_task()
+    if threading.current_thread() is not threading.main_thread() or task is None:
+        yield signalled
+        return
+    loop = asyncio.get_running_loop()
+
+    def handle(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        signalled.set()
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield signalled
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Nowhere(io.TextIOBase):

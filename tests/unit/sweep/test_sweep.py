@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from nat.runtime.loader import load_config
@@ -140,6 +141,20 @@ async def test_ctrl_c_reports_what_is_there_and_the_rest_can_follow(write: Write
     # The cancelled run is the only one that was begun twice.
     begun = Counter(one[3] for one in [*runs.seen, *rest.seen])
     assert sum(count - 1 for count in begun.values()) == 1
+
+
+async def test_a_signal_ends_it_as_the_command_line_expects(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs()
+    runs.on_run = lambda number, _llm: os.kill(os.getpid(), signal.SIGINT) if number == 9 else None
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(click.Abort):
+        await sweep(write(), runs)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(runs.seen) == 10
+    assert "Not proven: the search saw" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 async def test_a_trial_whose_calls_fail_is_failed_and_never_best(write: Write, tmp_path: Path) -> None:
