@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
 from ..config import DynamoModelConfig
+from ..nearest import did_you_mean
 
 
 def checked_arguments(arguments: Mapping[str, Any], known: Iterable[str], client: str) -> dict[str, Any]:
@@ -19,8 +19,7 @@ def checked_arguments(arguments: Mapping[str, Any], known: Iterable[str], client
     known = frozenset(known)
     for name, value in arguments.items():
         if name not in known:
-            near = get_close_matches(name, sorted(known | DynamoModelConfig.model_fields.keys() - arguments), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, sorted(known | DynamoModelConfig.model_fields.keys() - arguments))
             raise ValueError(f"{name}={value!r}: {client}, which serves `_type: dynamo` here, does not take it{hint}")
     return dict(arguments)
 

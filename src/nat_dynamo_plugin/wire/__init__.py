@@ -6,10 +6,10 @@ A third party adds one as an entry point in the group `nat_dynamo_plugin.wire`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from ..nearest import did_you_mean
 from ..plan import ServingPlan
 from .fields import WireFields
 
@@ -37,9 +37,8 @@ def check_dialects(names: Sequence[str]) -> None:
     known = _installed()
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"prefix_wire={name!r} is no dialect; allowed are {', '.join(sorted(known))}{hint}")
+            allowed = ", ".join(sorted(known))
+            raise ValueError(f"prefix_wire={name!r} is no dialect; allowed are {allowed}{did_you_mean(name, known)}")
 
 
 def load_dialects(names: Sequence[str]) -> tuple[Dialect, ...]:
