@@ -47,8 +47,10 @@ from nat_dynamo_plugin.transport import DynamoTransport
 
 SIZES = {"1 KB": 2**10, "32 KB": 2**15, "256 KB": 2**18, "1 MB": 2**20, "4 MB": 2**22}
 REPETITIONS = {"1 KB": 1000, "32 KB": 1000, "256 KB": 300, "1 MB": 100, "4 MB": 40}
-CONCURRENCY = {1: 300, 32: 1500, 256: 2500}
+CONCURRENCY = {1: 300, 32: 1500, 256: 1000}
 ROUNDS = 7
+Keep = Callable[[str, dict[str, Any]], None]
+"""Takes a row of a table of the results."""
 SENTENCES = {
     "ASCII": "The tool returned 3 files; the largest is report_final.txt with 18,204 bytes, changed on Monday. ",
     "CJK": "工具返回了三个文件,其中最大的是季度报告,共一万八千字节,星期一修改过,请核对后再发送给客户。",
@@ -260,12 +262,11 @@ def loopback_server() -> Iterator[str]:
         process.join()
 
 
-def added_time(scale: float, console: Console) -> list[dict[str, Any]]:
+def added_time(scale: float, console: Console, keep: Keep) -> None:
     """The time added to a request, for every size, text, mode and network."""
-    rows: list[dict[str, Any]] = []
 
     def note(row: dict[str, Any]) -> None:
-        rows.append(row)
+        keep("added_time", row)
         console.print(f"  {row['network']}, {row['size']} {row['text']}, {row['mode']}", style="dim")
 
     memory_url = "http://127.0.0.1:1/v1/chat/completions"
@@ -310,7 +311,6 @@ def added_time(scale: float, console: Console) -> list[dict[str, Any]]:
                                 await arm.aclose()
 
                     note({**row, "mode": f"async {mode}", **asyncio.run(run())})
-    return rows
 
 
 async def drive(
@@ -331,11 +331,10 @@ async def drive(
     return count / (time.perf_counter() - started), statuses
 
 
-async def throughput(scale: float, console: Console) -> list[dict[str, Any]]:
+async def throughput(scale: float, console: Console, keep: Keep) -> None:
     """Requests per second against an embedded Dynamo, arms in turn, several rounds."""
     from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
 
-    rows = []
     payload = {"messages": [{"role": "user", "content": SENTENCES["ASCII"] * 3}], "max_tokens": 1}
     rounds = max(2, round(ROUNDS * min(1.0, scale * 2)))
     async with LocalDynamo(LocalDynamoConfig(workers=2, speedup=100)) as dynamo:
@@ -363,7 +362,8 @@ async def throughput(scale: float, console: Console) -> list[dict[str, Any]]:
                 await client.aclose()
             ratio = statistics.median(o / b for o, b in zip(rates["ours"], rates["bare"], strict=True))
             console.print(f"  concurrency {concurrency}", style="dim")
-            rows.append(
+            keep(
+                "throughput",
                 {
                     "concurrency": concurrency,
                     "requests_a_round": count,
@@ -372,9 +372,8 @@ async def throughput(scale: float, console: Console) -> list[dict[str, Any]]:
                     "ours_to_bare": ratio,
                     "refused": refused,
                     "failed": failed,
-                }
+                },
             )
-    return rows
 
 
 def profile_of_ours() -> str:
@@ -464,16 +463,24 @@ def main() -> int:
     logging.disable(logging.WARNING)
     scale = 0.1 if arguments.quick else 1.0
     console = Console(width=None if sys.stdout.isatty() else 120)
-    results: dict[str, Any] = {"machine": machine(), "scale": scale}
-    console.print(results["machine"])
-    telemetry.set_exporters(None)
-    results["added_time"] = added_time(scale, console)
-    results["throughput"] = asyncio.run(throughput(scale, console))
-    results["profile"] = profile_of_ours()
-    show(console, results)
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "overhead.json"
-    path.write_text(json.dumps(results, indent=2))
+    results: dict[str, Any] = {"machine": machine(), "scale": scale, "added_time": [], "throughput": [], "profile": ""}
+    console.print(results["machine"])
+    telemetry.set_exporters(None)
+
+    def keep(part: str, row: dict[str, Any]) -> None:
+        results[part].append(row)
+        path.write_text(json.dumps(results, indent=2), encoding="utf-8")
+
+    try:
+        added_time(scale, console, keep)
+        asyncio.run(throughput(scale, console, keep))
+        results["profile"] = profile_of_ours()
+    except KeyboardInterrupt:
+        console.print("Interrupted: the tables have what was measured by then.")
+    path.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    show(console, results)
     console.print(f"Figures: {path}")
     return 0
 

@@ -22,7 +22,6 @@ class ServingPlan(NamedTuple):
 
     Attributes:
         identity: whose call it is.
-        call_index: 0 for the chain's first call.
         hints: the hints the plan was made of, for dialects that say them as they are.
         session_id: the session to stick to, or `None` to let the router choose freely.
         parent_session_id: the chain that called this one.
@@ -35,7 +34,6 @@ class ServingPlan(NamedTuple):
     """
 
     identity: CallIdentity
-    call_index: int
     hints: PrefixHints
     session_id: str | None
     parent_session_id: str | None
@@ -128,7 +126,6 @@ def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int) -> Se
     last = hints.total_is_known and calls_to_come(hints, call_index) == 0
     return ServingPlan(
         identity=identity,
-        call_index=call_index,
         hints=hints,
         session_id=identity.session_id if sticky else None,
         parent_session_id=identity.parent_session_id if sticky else None,

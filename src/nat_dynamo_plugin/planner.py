@@ -9,13 +9,14 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from time import monotonic
 from typing import Protocol
 
 from nat.builder.context import Context
 
 from .config import DynamoModelConfig
-from .hints import CallPrediction, DynamoHints, PrefixHints, resolve_hints
+from .hints import CallPrediction, DynamoHints, PrefixHints, ScopeHints, resolve_hints
 from .plan import ServingPlan, make_plan
 from .prefix import CallIdentity, PrefixTemplate, current_identity
 from .wire import Dialect, WireFields, load_dialects
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CHAINS = 16_384
 """Chains whose calls are counted at once; the least recently used is forgotten first."""
+MAX_SAID = 1024
+"""Plans whose headers and body fields are kept; the least recently used is forgotten first."""
 CHAIN_TTL_S = 3600.0
 """Seconds after a chain's last call until its counter is forgotten."""
 
@@ -104,6 +107,8 @@ class Planner:
         self._max_sensitivity = max_sensitivity
         self._counters = CallCounters()
         self.workload = workload
+        # Most calls of a chain have the plan of the call before; dialects are pure, so what was said can be said again.
+        self.say = lru_cache(maxsize=MAX_SAID)(self._say)
 
     @classmethod
     def from_config(cls, config: DynamoModelConfig) -> Planner | None:
@@ -124,15 +129,16 @@ class Planner:
             workload=make_workload(config),
         )
 
-    def plan_call(self) -> ServingPlan:
-        """The plan of a call made now, from this context; counts the call."""
-        identity = current_identity(self._template)
+    def plan_call(self) -> tuple[int, ServingPlan]:
+        """Index and plan of a call made now, from this context; counts the call."""
+        context = Context.get()
+        identity = current_identity(self._template, context)
         index = self._counters.next_index(identity.session_id)
-        hints = self._resolve(identity, index)
+        scope = DynamoHints.current()
+        hints = self._resolve(context, scope, identity, index)
         if self.workload is not None:
-            scope = DynamoHints.current()
             hints = self.workload.expected(identity, None if scope is None else scope.kind, hints, index)
-        return make_plan(identity, hints, index)
+        return index, make_plan(identity, hints, index)
 
     def follow(self, plan: ServingPlan) -> FollowedCall | None:
         """What has to be told of the call's course, if anybody wants to know; from the context of the call."""
@@ -143,8 +149,9 @@ class Planner:
         if self.workload is not None:
             self.workload.close()
 
-    def _resolve(self, identity: CallIdentity, call_index: int) -> PrefixHints:
-        context = Context.get()
+    def _resolve(
+        self, context: Context, scope: ScopeHints | None, identity: CallIdentity, call_index: int
+    ) -> PrefixHints:
         prediction = None
         if self._predictions is not None:
             try:
@@ -160,21 +167,22 @@ class Planner:
         return resolve_hints(
             config=self._hints,
             call_index=call_index,
-            scope=DynamoHints.current(),
+            scope=scope,
             prediction=prediction,
             manual_sensitivity=sensitivity,
         )
 
-    def say(self, plan: ServingPlan) -> WireFields:
+    def _say(self, plan: ServingPlan) -> WireFields:
         """The plan in all of this planner's dialects."""
-        first, *more = [dialect(plan) for dialect in self._dialects] or [WireFields()]
-        for said in more:
-            first = WireFields(
-                first.headers + said.headers,
-                first.agent_hints + said.agent_hints,
-                first.annotations + said.annotations,
-            )
-        return first
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        agent_hints: tuple[tuple[str, int | float | bool], ...] = ()
+        annotations: tuple[str, ...] = ()
+        for dialect in self._dialects:
+            said = dialect(plan)
+            headers += said.headers
+            agent_hints += said.agent_hints
+            annotations += said.annotations
+        return WireFields(headers, agent_hints, annotations)
 
 
 def load_predictions(config: DynamoModelConfig) -> PredictionLookup:

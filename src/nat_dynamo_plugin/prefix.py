@@ -274,12 +274,13 @@ def sessions_of(prefix_id: str, function_path: Sequence[str], depth: int = 1) ->
     return session, wire_id("/".join((prefix_id, *inner[:-1])))
 
 
-def current_identity(template: PrefixTemplate) -> CallIdentity:
+def current_identity(template: PrefixTemplate, context: Context | None = None) -> CallIdentity:
     """The identity of a call made now, from here: explicit scope, conversation, workflow run, or the client's own id.
 
-    A template that names `{run}` or `{conversation}` shapes the id wherever NAT knows one of them.
+    A template that names `{run}` or `{conversation}` shapes the id wherever NAT knows one of them. `context` saves
+    looking NAT's context up once more.
     """
-    context = Context.get()
+    context = context or Context.get()
     run = context.workflow_run_id
     path = tuple(context.function_path)
     explicit = _explicit.get()

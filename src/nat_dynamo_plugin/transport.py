@@ -19,7 +19,6 @@ from .answers import StreamReader, UnaryReader, error_text
 from .planner import Planner
 from .splice import NvextFields, spliced
 from .telemetry import CallRecord, Emit, emit
-from .wire.fields import WireFields
 from .workload import FollowedCall
 
 logger = logging.getLogger(__name__)
@@ -64,6 +63,25 @@ class _Parts(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield part
 
 
+class _Sent(httpx.Request):
+    """A request like the caller's with other headers and body; the caller's own is left as it is.
+
+    `httpx.Request.__init__` would check and convert again what the caller's request has passed already.
+    """
+
+    def __init__(
+        self,
+        callers: httpx.Request,
+        headers: list[tuple[bytes, bytes]],
+        stream: httpx.SyncByteStream | httpx.AsyncByteStream,
+    ) -> None:
+        self.method = callers.method
+        self.url = callers.url
+        self.headers = httpx.Headers(headers)
+        self.extensions = dict(callers.extensions)
+        self.stream = stream
+
+
 class _Telemetry:
     """Reads one answer into its record and emits the record once, in the context the call was made in."""
 
@@ -85,15 +103,21 @@ class _Telemetry:
         return (perf_counter() - self._started) * 1000.0
 
     def begin(self, response: httpx.Response) -> None:
-        self.record.status = response.status_code
-        headers = response.headers
-        if "content-encoding" in headers:
-            return  # the bytes that pass are compressed
-        if headers.get("content-type", "").startswith("text/event-stream"):
-            self.record.streamed = True
-            self._reader = StreamReader(self.record)
+        record = self.record
+        record.status = response.status_code
+        streamed = False
+        # One pass over the raw headers; each look-up by name would encode the name and compare it with all of them.
+        for name, value in response.headers.raw:
+            name = name.lower()
+            if name == b"content-encoding":
+                return  # the bytes that pass are compressed
+            if name == b"content-type":
+                streamed = value.startswith(b"text/event-stream")
+        if streamed:
+            record.streamed = True
+            self._reader = StreamReader(record)
         else:
-            self._reader = UnaryReader(self.record)
+            self._reader = UnaryReader(record)
 
     def feed(self, chunk: bytes) -> None:
         # The consumer may sit on an open stream; a call ends with its last bytes.
@@ -289,42 +313,44 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return None
         record = CallRecord(api=api, started_at=time())
         telemetry = _Telemetry(record, self._emit)
-        said = WireFields()
-        if self._planner is not None:
-            plan = self._planner.plan_call()
-            said = self._planner.say(plan)
-            record.prefix_id = plan.identity.prefix_id
+        headers = request.headers.raw
+        names = [name.lower() for name, _ in headers]
+        planner = self._planner
+        if planner is None:
+            agent_hints: tuple[tuple[str, int | float | bool], ...] = ()
+            annotations: tuple[str, ...] = ()
+        else:
+            record.call_index, plan = planner.plan_call()
+            identity = plan.identity
+            record.prefix_id = identity.prefix_id
             record.session_id = plan.session_id
             record.parent_session_id = plan.parent_session_id
-            record.call_index = plan.call_index
-            record.function_path = plan.identity.function_path
-            record.wire = self._planner.wire_names
-            telemetry.followed = self._planner.follow(plan)
-        annotations = said.annotations
+            record.function_path = identity.function_path
+            record.wire = planner.wire_names
+            if planner.workload is not None:
+                telemetry.followed = planner.follow(plan)
+            added, agent_hints, annotations = planner.say(plan)
+            headers += [header for header in added if header[0] not in names]
         if self._answer_key is not None and (key := self._answer_key()) is not None:
             annotations += (f"output_replay_id:{key}",)
 
-        headers = request.headers.raw
-        names = [name.lower() for name, _ in headers]
-        headers += [header for header in said.headers if header[0] not in names]
-
         refuses = bool(self._memory.refusing) and _origin(request) in self._memory.refusing
         body = None if refuses else _plain_json_body(request, headers, names)
-        nvext = NvextFields(said.agent_hints, annotations, EXTRA_FIELDS)
+        nvext = NvextFields(agent_hints, annotations, EXTRA_FIELDS)
         parts = None if body is None else spliced(body, nvext)
         if parts is None:
-            return _Outgoing(_copy(request, headers, request.stream), telemetry)
-        record.hints = dict(said.agent_hints)
+            return _Outgoing(_Sent(request, headers, request.stream), telemetry)
+        record.hints = dict(agent_hints)
         length = names.index(b"content-length")
         changed = headers.copy()
         changed[length] = (headers[length][0], b"%d" % sum(map(len, parts)))
-        return _Outgoing(_copy(request, changed, _Parts(parts)), telemetry, nvext, headers)
+        return _Outgoing(_Sent(request, changed, _Parts(parts)), telemetry, nvext, headers)
 
     @staticmethod
     def _without_nvext(request: httpx.Request, out: _Outgoing) -> httpx.Request:
         """The call as its caller made it, with our headers only."""
         out.telemetry.record.hints = {}
-        return _copy(request, out.headers, request.stream)
+        return _Sent(request, out.headers, request.stream)
 
     def _note_refusal(self, origin: str, response: httpx.Response, message: str) -> None:
         """Remember a server that took the call without our body fields and not with them."""
@@ -347,15 +373,6 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 def _origin(request: httpx.Request) -> str:
     url = request.url
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
-
-
-def _copy(
-    request: httpx.Request,
-    headers: list[tuple[bytes, bytes]],
-    stream: httpx.SyncByteStream | httpx.AsyncByteStream,
-) -> httpx.Request:
-    """A request like the caller's with other headers and body; the caller's own is left as it is."""
-    return httpx.Request(request.method, request.url, headers=headers, stream=stream, extensions=request.extensions)
 
 
 def _plain_json_body(request: httpx.Request, headers: list[tuple[bytes, bytes]], names: list[bytes]) -> bytes | None:

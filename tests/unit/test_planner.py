@@ -50,7 +50,7 @@ class TestPredictions:
         path = ContextState.get().function_path_stack.set(["agent"])
         try:
             with DynamoPrefixContext.scope("q"):
-                plans = [made.plan_call() for _ in range(3)]
+                plans = [made.plan_call()[1] for _ in range(3)]
         finally:
             ContextState.get().function_path_stack.reset(path)
         assert [p.hints.total_requests for p in plans] == [3, 3, 3]
@@ -61,7 +61,7 @@ class TestPredictions:
         assert None not in priorities and priorities == sorted(priorities, key=lambda p: p or 0)
 
     def test_a_path_it_does_not_know_leaves_the_config(self, trie: Path) -> None:
-        plan = planner(prefix_predictions=trie, prefix_osl=99).plan_call()
+        plan = planner(prefix_predictions=trie, prefix_osl=99).plan_call()[1]
         assert plan.expected_output_tokens == 99 and plan.priority is None
 
     def test_a_lookup_that_fails_does_not_fail_the_call(self, trie: Path) -> None:
@@ -71,7 +71,7 @@ class TestPredictions:
             raise KeyError("broken")
 
         made._predictions = broken
-        assert made.plan_call().expected_output_tokens == 512
+        assert made.plan_call()[1].expected_output_tokens == 512
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"prefix_predictions='.*nowhere.json': there is no such file"):
@@ -86,11 +86,11 @@ class TestPredictions:
 class TestSensitivity:
     def test_the_decorator_gives_priority_cut_to_the_limit(self) -> None:
         with Context.get().push_latency_sensitivity(50):
-            plan = planner(max_sensitivity=9).plan_call()
+            plan = planner(max_sensitivity=9).plan_call()[1]
         assert plan.priority == 9 and plan.latency_sensitivity == 9.0
 
     def test_nats_default_level_is_nobodys_word(self) -> None:
-        plan = planner().plan_call()
+        plan = planner().plan_call()[1]
         assert plan.priority is None and plan.latency_sensitivity is None
 
 
@@ -102,14 +102,14 @@ def test_hints_off_make_no_planner() -> None:
 def test_dialects_are_said_in_order() -> None:
     made = planner(prefix_wire=["annotations", "dynamo", "prefix_headers"])
     with DynamoPrefixContext.scope("q"), DynamoHints.scope(osl=3):
-        said = made.say(made.plan_call())
+        said = made.say(made.plan_call()[1])
     assert [name for name, _ in said.headers][:2] == [b"x-dynamo-session-id", b"x-prefix-id"]
     assert said.annotations[0] == "prefix_id:q" and dict(said.agent_hints)["osl"] == 3
 
 
 def test_no_dialect_says_nothing() -> None:
     made = planner(prefix_wire=[])
-    assert made.say(made.plan_call()) == ((), (), ())
+    assert made.say(made.plan_call()[1]) == ((), (), ())
 
 
 def test_counters_are_bounded_in_number() -> None:

@@ -19,7 +19,6 @@ def a_plan(**changes: Any) -> ServingPlan:
     identity = CallIdentity("q 1", "q%201", None, ("wf",), True)
     values: dict[str, Any] = {
         "identity": identity,
-        "call_index": 2,
         "hints": PrefixHints(total_requests=10, osl=PrefixLevel.MEDIUM, iat=60),
         "session_id": "q%201",
         "parent_session_id": None,
