@@ -56,7 +56,9 @@ half an answer's decode time here, as they were there."""
 
 DEFAULT_FLAGS: dict[str, Any] = {"session_affinity_ttl_s": None}
 RECOMMENDED_FLAGS: dict[str, Any] = {"session_affinity_ttl_s": None, "queue_threshold": 0.0}
-FLAGS = {"default": DEFAULT_FLAGS, "recommended": RECOMMENDED_FLAGS}
+WSPT_FLAGS: dict[str, Any] = {**RECOMMENDED_FLAGS, "frontend_args": ["--router-queue-policy", "wspt"]}
+"""The router's other queue policy: whoever has the fewest uncached tokens a unit of priority first, and no ageing."""
+FLAGS = {"default": DEFAULT_FLAGS, "recommended": RECOMMENDED_FLAGS, "wspt": WSPT_FLAGS}
 
 _HONEST = {"prefix_total_requests": "auto", "prefix_osl": "auto", "prefix_iat": "auto"}
 _CONSTANT = {"prefix_osl": 32, "prefix_iat": "LOW"}
@@ -314,17 +316,28 @@ async def changing(dynamo: LocalDynamo, config: LocalDynamoConfig, job: Job) -> 
         second.stop()
 
 
+QUICK = (
+    BASELINE,
+    ("openai", "wspt"),
+    ("ours: admission", "default"),
+    ("ours: priority", "recommended"),
+    ("ours: both", "recommended"),
+)
+
+
 def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     """Every arm at every load with both sets of flags; the quick look has the fewest that show something."""
     jobs = []
     for load in LOADS[2:] if quick else LOADS:
         for arm in ARMS:
             for flags in FLAGS:
-                unlike = arm.name in ("builtin_dynamo, hints off", "ours: sessions") or flags == "default"
-                if quick and ((unlike and (arm.name, flags) != BASELINE) or arm.knowledge == "total"):
+                if quick and (arm.name, flags) not in QUICK:
                     continue
                 # Away from the cliff an upper bound bounds nothing.
                 if load.name != "past the cliff" and arm.knowledge == "total":
+                    continue
+                # What the flag alone is worth, to a client that sends nothing, and to the best one.
+                if flags == "wspt" and (load.name != "past the cliff" or arm.name not in ("openai", "ours: admission")):
                     continue
                 # NAT's client sends what OpenAI's does, so once will do.
                 if arm.client == "builtin" and (flags == "recommended" or load.name != "past the cliff"):
@@ -333,20 +346,22 @@ def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     return jobs
 
 
-FIXED = (8, 12, 16, 24, 32, 48)
-AUTO_CLUSTERS = ((2, 2048, ""), (2, 3584, ""), (4, 1536, ""), (2, 2304, "halves"), (2, 2304, "doubles"))
+FIXED = (12, 16, 24, 32, 48, 64)
+AUTO_CLUSTERS = ((2, 2816, ""), (3, 1664, ""), (4, 1408, ""), (2, 2688, "halves"), (2, 2688, "doubles"))
 
 
 def auto_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     """`auto` and fixed numbers of questions under way, on other clusters than the one it was tuned on."""
     jobs = []
-    both = next(arm for arm in ARMS if arm.name == "ours: both")
+    admission = next(arm for arm in ARMS if arm.name == "ours: admission")
     for workers, blocks, change in AUTO_CLUSTERS[:1] if quick else AUTO_CLUSTERS:
         # Two clusters' worth of questions where there are two clusters' worth of workers.
         scale = 2 if change else workers / 2
         load = Load("past the cliff", round(80 * scale**0.5), 14.0 * scale**0.5)
-        arms = [Arm(name="openai", client="plain"), replace(both, name="auto")]
-        arms += [replace(both, name=f"fixed {n}", fields=both.fields | {"max_active_prefixes": n}) for n in FIXED]
+        arms = [Arm(name="openai", client="plain"), replace(admission, name="auto")]
+        arms += [
+            replace(admission, name=f"fixed {n}", fields=admission.fields | {"max_active_prefixes": n}) for n in FIXED
+        ]
         for arm in arms:
             jobs += [
                 Job("auto", load, arm, "default", seed, workers=workers, kv_blocks=blocks, change=change)
@@ -357,8 +372,8 @@ def auto_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
 
 def share_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     """Two client processes on one cluster."""
-    both = next(arm for arm in ARMS if arm.name == "ours: both")
-    arms = (ARMS[0], replace(both, name="both on auto"))
+    admission = next(arm for arm in ARMS if arm.name == "ours: admission")
+    arms = (ARMS[0], replace(admission, name="both on auto"))
     return [Job("share", LOADS[2], arm, "default", seed, clients=2) for arm in arms for seed in seeds]
 
 

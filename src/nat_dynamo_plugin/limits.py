@@ -15,12 +15,17 @@ TOLERATED_DELAY = 4.0
 """How many times the least time to first token a call may take and be no sign of crowding."""
 LATE_SHARE = 0.25
 """Least share of a call's time that its first token takes on a crowded server."""
-SLOW_START = 1.5
-"""Factor on the limit after each window until the first congestion."""
-GROWTH = 1.0
-"""What a window without congestion adds to the limit after slow start."""
-CLEAN_WINDOWS = 4
-"""After each so many windows without congestion in a row the limit grows by `GROWTH` more a window."""
+UNCROWDED_LOSS = 0.02
+"""Share of cached prompt tokens lost above which the limit does not grow."""
+UNCROWDED_DELAY = 2.0
+"""How many times the least mean time to first token a window's may be for the limit to grow."""
+CUBIC_C = 0.1
+"""How fast the limit grows, in questions a window cubed. RFC 9438 has 0.4 a second cubed; what growth does is seen late
+here, after several windows."""
+MOST_GROWTH = 1.25
+"""Largest factor on the limit after one window; RFC 9438, section 4.2, has 1.5."""
+ADDITIVE = 0.5
+"""What a window without congestion adds to the limit at least."""
 GAIN = 0.25
 """Weight of the newest window in the mean congestion."""
 MIN_WINDOW_CALLS = 16
@@ -63,12 +68,16 @@ class AdaptiveLimit:
       congestion.
 
     A window is as many calls as questions may be under way, so about one of each, all sent after the last window. After
-    each, as there: the limit is multiplied by `SLOW_START` until the first congestion and grows by `GROWTH` from then
-    on; a congested window cuts it by half of the mean congestion, `limit * (1 - alpha / 2)`, and no more windows
-    count until no more questions are under way than it allows. Additive increase and multiplicative decrease let
-    clients that share a cluster come to equal limits (Chiu and Jain 1989). The longer there was no congestion, the
-    faster the limit grows, as in CUBIC (RFC 9438), so that a cluster that has grown is soon used. As in RFC 7661, a
-    limit that is not reached does not grow.
+    a congested one the limit is cut by half of the congestion, `limit * (1 - alpha / 2)`, as there, where alpha is the
+    mean congestion or the newest, whichever is more; no more windows count until no more questions are under way than
+    the limit allows. Otherwise it grows as CUBIC does (RFC 9438), with windows for seconds: back to where it was cut,
+    slowly around there, then faster the longer there is no congestion, so that a cluster that has grown is soon used.
+    The least growth of `ADDITIVE` a window, as in CUBIC's Reno-friendly region, and CUBIC's fast convergence let
+    clients that share a cluster come to equal limits (Chiu and Jain 1989).
+
+    Questions grow after they were let in, so what a larger limit does is seen only later. Between growing and cutting
+    there is therefore a region, as in TCP Vegas (Brakmo and Peterson 1995), of the least growth only: a few tokens are
+    lost, or first tokens come later than they did at best. As in RFC 7661, a limit that is not reached does not grow.
 
     Args:
         first: the limit to begin with.
@@ -76,7 +85,8 @@ class AdaptiveLimit:
 
     def __init__(self, first: int = FIRST_LIMIT) -> None:
         self._limit = float(first)
-        self._slow_start = True
+        self._peak = float(first)
+        self._low = float(first)
         self._clean = 0
         self._alpha = 0.0
         self._prompts: OrderedDict[str, tuple[int, int | None]] = OrderedDict()
@@ -142,15 +152,20 @@ class AdaptiveLimit:
         congestion = max(loss if loss > TOLERATED_LOSS else 0.0, self._late_share(delay))
         self._alpha += GAIN * (congestion - self._alpha)
         if congestion > 0.0:
-            # Out of slow start the mean knows nothing yet.
-            cut = max(self._alpha, congestion) if self._slow_start else self._alpha
-            self._slow_start = False
             self._clean = 0
-            self._limit = max(1.0, self._limit * (1.0 - cut / 2.0))
+            # Windows without congestion make the mean forget, and a cut takes long to act, so at least the newest.
+            self._low = max(1.0, self._limit * (1.0 - max(self._alpha, congestion) / 2.0))
+            # Fast convergence: whoever was cut below its last peak leaves room to the others.
+            self._peak = self._limit if self._limit >= self._peak else (self._limit + self._low) / 2.0
+            self._limit = self._low
         elif self._full:
-            self._clean += 1
-            grown = self._limit + GROWTH * (1 + self._clean // CLEAN_WINDOWS)
-            self._limit = self._limit * SLOW_START if self._slow_start else grown
+            grown = self._limit + ADDITIVE
+            if loss <= UNCROWDED_LOSS and delay <= UNCROWDED_DELAY * (self._least_delay or delay):
+                self._clean += 1
+                back = ((self._peak - self._low) / CUBIC_C) ** (1 / 3)
+                cubic = self._peak + CUBIC_C * (self._clean - back) ** 3
+                grown = max(grown, min(cubic, MOST_GROWTH * self._limit))
+            self._limit = grown
         self.history.append((now, self.limit, loss, delay))
 
     def _late_share(self, delay: float) -> float:
