@@ -192,6 +192,11 @@ class StreamReader:
 
     def feed(self, chunk: bytes, now_ms: float) -> None:
         """Take the next bytes; `now_ms` is the time since the request, in ms."""
+        if not self._partial and not self._skipping:
+            end = len(chunk) - 2
+            if chunk.find(b"\n") == end and chunk[end:] == b"\n\n" and chunk.startswith(b"data:"):
+                self._event(chunk[5:], now_ms)  # one whole event, as servers send them
+                return
         lines = (self._partial + chunk).split(b"\n") if self._partial else chunk.split(b"\n")
         self._partial = lines.pop()
         for line in lines:
@@ -203,33 +208,33 @@ class StreamReader:
             self._partial, self._skipping = b"", True
 
     def _event(self, data: bytes, now_ms: float) -> None:
-        data = data.strip()
-        if not data:
-            return
-        if data == b"[DONE]":
-            self.complete = True
-            return
+        # On the path of every token, so what most events have not is asked for first and only once.
         try:
             answer = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
+            if data.strip() == b"[DONE]":
+                self.complete = True
             return
         record = self._record
-        _take(record, answer)
-        if answer.error is not None:
-            record.error = error_text(data)
-        if answer.response is not None:
-            _take(record, answer.response)
-            if answer.response.status not in (None, "in_progress", "queued"):
-                record.finish_reason = answer.response.status
-                self.complete = True
-        token = answer.type is not None and answer.type.endswith(".delta")
+        if record.model is None or answer.usage is not None or answer.nvext is not None:
+            _take(record, answer)
+        token = False
         for choice in answer.choices or ():
             if choice.finish_reason is not None:
                 record.finish_reason = choice.finish_reason
             delta = choice.delta
-            token = token or bool(
-                choice.text or (delta and (delta.content or delta.reasoning_content or delta.tool_calls))
-            )
+            if delta is not None:
+                token = token or bool(delta.content or delta.reasoning_content or delta.tool_calls)
+            token = token or bool(choice.text)
+        if answer.error is not None:
+            record.error = error_text(data)
+        if not answer.choices:
+            if answer.response is not None:
+                _take(record, answer.response)
+                if answer.response.status not in (None, "in_progress", "queued"):
+                    record.finish_reason = answer.response.status
+                    self.complete = True
+            token = answer.type is not None and answer.type.endswith(".delta")
         if token:
             if self._tokens == 0:
                 self._first_ms = record.client_ttft_ms = now_ms

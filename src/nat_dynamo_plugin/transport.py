@@ -121,7 +121,7 @@ class _Telemetry:
 
     def feed(self, chunk: bytes) -> None:
         # The consumer may sit on an open stream; a call ends with its last bytes.
-        self._ended_ms = now = self.now_ms()
+        self._ended_ms = now = (perf_counter() - self._started) * 1000.0
         if self._reader is not None:
             self._reader.feed(chunk, now)
 

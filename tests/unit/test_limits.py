@@ -132,3 +132,56 @@ def test_never_below_one() -> None:
     limit = AdaptiveLimit(first=1)
     Server(0, [limit]).run(300)
     assert limit.limit >= 1
+
+
+def windows(limit: AdaptiveLimit, count: int, *, lost: float = 0.0, ttft_ms: float = 10.0) -> list[int]:
+    """The limit after each of `count` windows in which every call lost this share of its cached tokens."""
+    seen = []
+    for _ in range(count):
+        before = len(limit.history)
+        number = 0
+        while len(limit.history) == before:
+            number += 1
+            at = limit.history[-1][0] + number if limit.history else 1000.0 + number
+            limit.on_call(
+                CallRecord(
+                    session_id=f"s{number % 5}",
+                    started_at=at - 0.1,
+                    client_total_ms=50.0,
+                    prompt_tokens=5000,
+                    cached_tokens=round(5000 * (1 - lost)),
+                    server_ttft_ms=ttft_ms,
+                    server_total_ms=ttft_ms + 100.0,
+                ),
+                limit.limit,
+                True,
+                at,
+            )
+        seen.append(limit.limit)
+    return seen
+
+
+def test_grows_faster_the_longer_there_is_no_congestion() -> None:
+    seen = windows(AdaptiveLimit(), 10)
+    steps = [b - a for a, b in zip(seen, seen[1:], strict=False)]
+    assert seen == sorted(seen)
+    assert max(steps[-3:]) > 3 * max(steps[:3])
+    assert all(b <= 1.25 * a + 1 for a, b in zip(seen, seen[1:], strict=False))
+
+
+@pytest.mark.parametrize(("lost", "ttft_ms"), [(0.06, 10.0), (0.0, 30.0)])
+def test_where_crowding_begins_it_grows_no_more_than_it_must(lost: float, ttft_ms: float) -> None:
+    limit = AdaptiveLimit()
+    before = windows(limit, 8)[-1]
+    seen = windows(limit, 4, lost=lost, ttft_ms=ttft_ms)
+    assert before <= seen[0] <= seen[-1] <= before + 2
+
+
+def test_comes_back_to_where_it_was_cut_and_stays_around_there() -> None:
+    limit = AdaptiveLimit()
+    peak = windows(limit, 12)[-1]
+    low = windows(limit, 1, lost=0.4)[0]
+    assert 0.75 * peak <= low < 0.85 * peak
+    seen = windows(limit, 9)
+    assert seen[6] >= 0.95 * peak
+    assert seen[6] <= 1.1 * peak

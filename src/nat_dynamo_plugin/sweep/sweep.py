@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import io
-import json
 import logging
-import os
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -21,7 +14,6 @@ from typing import Any, Literal, cast
 import click
 import numpy as np
 import optuna
-import yaml  # type: ignore[import-untyped]
 from nat.data_models.config import Config
 from nat.data_models.optimizable import SearchSpace
 from nat.data_models.optimizer import OptimizerConfig, OptimizerRunConfig
@@ -29,18 +21,20 @@ from nat.plugins.config_optimizer.parameters.base import BaseParameterOptimizer
 from nat.plugins.config_optimizer.update_helpers import apply_suggestions
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from .config import PLANNED_SAMPLERS, DynamoSweepConfig
+from .identity import fingerprint
+from .importance import importance
+from .objectives import objectives_of
 from .output import write_results
-from .progress import SweepProgress, shown
+from .progress import SweepProgress
+from .redaction import Redaction
 from .results import (
     ARM,
     ROUND,
     RUN,
-    Finals,
     SweepResult,
-    TrialRow,
     finalists,
     judge,
     means,
@@ -49,8 +43,10 @@ from .results import (
 )
 from .run import Partial, RunFailed, RunResult, Stopped, dynamo_metrics, run_once
 from .space import TunedSpace, Values, short_names
+from .statement import verdict_text
 from .study import INDEX, PROBLEM, Planned, Queue, Storage
-from .verdict import Comparison, Objective, partial_ratio, weighted_gain
+from .terminal import ctrl_c, quiet
+from .verdict import partial_ratio, weighted_gain
 from .workload import measured_on
 from .yaml_output import raw_config, with_values
 
@@ -61,19 +57,6 @@ _CHECKS = 4
 """How often a repetition asks whether to go on: at each quarter of its questions."""
 _NOT_HOPELESS = 0.25
 """A trial that loses less than this against the current config is never stopped early: the machine may have slowed."""
-# What does not change what is measured does not change the study's name.
-_ASIDE = (
-    "n_trials",
-    "parallel",
-    "time_budget_s",
-    "storage",
-    "study_name",
-    "finalists",
-    "final_rounds",
-    "confidence",
-    "lost_after_s",
-    "enabled",
-)
 
 
 class SweepError(RuntimeError):
@@ -121,41 +104,10 @@ class DynamoSweep(BaseParameterOptimizer):
             SweepError: if the current config can not be measured.
         """
         job = _Job(self._config, base_cfg, full_space, optimizer_config, opt_run_config, self._run_one)
-        with _quiet():
+        with quiet():
             result = await job.run()
         tuned = job.candidate(result.chosen)
         return tuned, result.chosen, len(result.rows)
-
-
-def objectives_of(config: Config, optimizer: OptimizerConfig) -> list[Objective]:
-    """The objectives in `optimizer.eval_metrics`.
-
-    Raises:
-        ValueError: naming what is missing or wrong, and what there is.
-    """
-    if not optimizer.eval_metrics:
-        raise ValueError("optimizer.eval_metrics is empty: name at least one evaluator, its direction and weight")
-    objectives = []
-    for name, metric in optimizer.eval_metrics.items():
-        where = f"optimizer.eval_metrics.{name}"
-        if metric.evaluator_name not in config.eval.evaluators:
-            known = ", ".join(config.eval.evaluators) or "none"
-            raise ValueError(f"{where}.evaluator_name={metric.evaluator_name!r}: eval.evaluators has {known}")
-        if metric.direction not in ("minimize", "maximize"):
-            raise ValueError(f"{where}.direction={metric.direction!r} is not allowed: use minimize or maximize")
-        if metric.weight <= 0:
-            raise ValueError(f"{where}.weight={metric.weight!r} is not allowed: use a number above 0")
-        objective = Objective(name, metric.evaluator_name, cast(Any, metric.direction), metric.weight)
-        ours = dynamo_metrics(config, [objective])
-        if objective.evaluator in ours:
-            found, settings = ours[objective.evaluator]
-            if (found.better == "higher") != (metric.direction == "maximize"):
-                logger.warning("%s.direction=%r, but of %s %s is better", where, metric.direction, name, found.better)
-            objective = Objective(
-                name, objective.evaluator, objective.direction, metric.weight, settings.statistic, found.unit
-            )
-        objectives.append(objective)
-    return objectives
 
 
 class _Job:
@@ -189,7 +141,7 @@ class _Job:
         self.can_stop_early = len(dynamo_metrics(base, self.objectives)) == len(self.objectives) and (
             self.single or self.weighted
         )
-        self.secrets = sorted(_secrets(base), key=len, reverse=True)
+        self.redact = Redaction(base)
         self.started = monotonic()
         self.run_seconds: list[float] = []
 
@@ -218,7 +170,7 @@ class _Job:
             queue.check_belongs(self.fingerprint())
             queue.retry_failed(0)
             queue.fill(plan)
-            with SweepProgress(self, queue) as progress, _ctrl_c() as signalled:
+            with SweepProgress(self, queue) as progress, ctrl_c() as signalled:
                 try:
                     await self.search(queue, progress)
                     rows = trial_rows(queue, self.objectives)
@@ -257,29 +209,17 @@ class _Job:
             return Config.model_validate(with_values(raw_config(self.file), self.base, values))
         except ValueError as error:
             # Pydantic shows input values, keys among them.
-            raise ValueError(f"search_space: the config refuses {values}: {self.without_secrets(str(error))}") from None
+            raise ValueError(f"search_space: the config refuses {values}: {self.redact(str(error))}") from None
 
     def fingerprint(self) -> str:
-        """A short name of what is measured: of the config without its secrets, as it is written, and the seed."""
-        written: Any = {}
-        if self.file is not None:
-            written = _written(self.file)
-            optimizer = written.get("optimizer", {})
-            for name in ("output_path", "target"):
-                optimizer.pop(name, None)
-            for name in _ASIDE:
-                (optimizer.get("numeric") or {}).pop(name, None)
-            for name in ("output", "output_dir"):
-                written.get("eval", {}).get("general", {}).pop(name, None)
         parts = {
-            "written": written,
             "current": self.space.current,
             "space": {path: str(dist) for path, dist in self.space.distributions.items()},
             "objectives": [str(objective) for objective in self.objectives],
             "sampler": [self.config.sampler, self.config.seed, self.config.objective],
             "reps": self.reps,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return fingerprint(self.file, parts)
 
     def pruner(self) -> optuna.pruners.BasePruner:
         if not self.can_stop_early or self.config.pruner == "none":
@@ -302,11 +242,6 @@ class _Job:
                 return optuna.samplers.TPESampler(seed=own, multivariate=True, constant_liar=True)
 
         return sampler
-
-    def without_secrets(self, text: str) -> str:
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
 
     # ---------------------------------------------------------------- the search
 
@@ -427,7 +362,7 @@ class _Job:
         except Exception as error:
             live.over = True
             problem = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
-            problem = self.without_secrets(problem)
+            problem = self.redact(problem)
             if not isinstance(error, RunFailed):
                 logger.debug("Trial %d failed", live.index, exc_info=True)
             queue.fail(live.trial, problem)
@@ -539,7 +474,7 @@ class _Job:
                         max_failed_share=self.config.max_failed_share,
                     )
                 except Exception as error:
-                    finals.fail(trial, self.without_secrets(f"{type(error).__name__}: {error}"))
+                    finals.fail(trial, self.redact(f"{type(error).__name__}: {error}"))
                     progress.end_run()
                     continue
                 except BaseException:
@@ -582,160 +517,3 @@ class _Job:
             seconds=monotonic() - self.started,
             measured_on=measured_on(self.base),
         )
-
-
-def figures(objectives: Sequence[Objective], comparison: Comparison) -> str:
-    """The winner's values, with their intervals, and the current config's."""
-    return "; ".join(
-        f"{o.name} {shown(ours.estimate, o)} ({shown(ours.low, o)} to {shown(ours.high, o)}) "
-        f"instead of {shown(theirs.estimate, o)}"
-        for o, ours, theirs in zip(objectives, comparison.values, comparison.baseline, strict=True)
-    )
-
-
-def verdict_text(
-    rows: Sequence[TrialRow],
-    finals: Finals,
-    config: DynamoSweepConfig,
-    interrupted: bool,
-    names: Mapping[str, str],
-    objectives: Sequence[Objective],
-) -> str:
-    """The verdict in a few sentences."""
-    done = sum(row.state == "done" for row in rows)
-    if not any(row.index == 0 and row.state == "done" for row in rows):
-        return "Nothing can be said: the current config was not measured."
-    if finals.winner is not None:
-        c = finals.comparisons[finals.winner]
-        said = ", ".join(f"{names.get(k, k)}={v}" for k, v in rows[finals.winner].config.items())
-        return (
-            f"Trial {finals.winner} ({said}) beats the current config by {c.overall.estimate:.1%} "
-            f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
-            f"{c.rounds} fresh rounds of {c.questions} questions: {figures(objectives, c)}."
-        )
-    if finals.comparisons:
-        best = max(finals.comparisons, key=lambda i: finals.comparisons[i].overall.estimate)
-        c = finals.comparisons[best]
-        return (
-            f"Nothing beat the current config: the best finalist, trial {best}, differs by {c.overall.estimate:+.1%} "
-            f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
-            f"{c.rounds} fresh rounds of {c.questions} questions. optimized_config.yml keeps the current values."
-        )
-    if finals.indexes and (interrupted or config.final_rounds):
-        best_row = next(row for row in rows if row.index == finals.indexes[0])
-        return (
-            f"Not proven: the search saw {best_row.gain:+.1%} in trial {best_row.index} of {done} done, but the finals "
-            "are missing. optimized_config.yml keeps the current values."
-        )
-    if finals.indexes:
-        best_row = next(row for row in rows if row.index == finals.indexes[0])
-        return f"Not proven (final_rounds: 0): the search saw {best_row.gain:+.1%} in trial {best_row.index}."
-    return "Nothing to compare: no other configuration was measured. optimized_config.yml keeps the current values."
-
-
-def importance(queue: Queue, objectives: Sequence[Objective]) -> dict[str, float]:
-    """How much of the difference between trials each tuned value explains, 0 to 1: Optuna's fANOVA.
-
-    For the only objective, or the weighted gain of several. Empty with few trials.
-    """
-    done = queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(done) < 4:
-        return {}
-    several = len(queue.study.directions) > 1
-    weighted = {index: row.gain for index, row in enumerate(trial_rows(queue, objectives))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = optuna.importance.get_param_importances(
-                queue.study,
-                evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-                target=(lambda trial: -(weighted.get(trial.user_attrs[INDEX]) or 0.0)) if several else None,
-            )
-        except (ValueError, RuntimeError) as error:
-            logger.info("No importance could be computed: %s", error)
-            return {}
-    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
-
-
-def _written(file: Path) -> dict[str, Any]:
-    """A config file as it is written, variables unreplaced, with the files that it is based on."""
-    data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    base = data.get("base")
-    if isinstance(base, str) and (found := file.parent / base).exists():
-        data["base"] = _written(found)
-    return cast(dict[str, Any], data)
-
-
-def _secrets(value: Any) -> Iterator[str]:
-    """All keys in a config, and those that the environment has for the libraries below."""
-    for name, text in os.environ.items():
-        if name.endswith(("_API_KEY", "_TOKEN", "_PASSWORD", "_SECRET")) and len(text) > 3:
-            yield text
-    yield from _secret_values(value)
-
-
-def _secret_values(value: Any) -> Iterator[str]:
-    if isinstance(value, SecretStr):
-        if len(value.get_secret_value()) > 3:
-            yield value.get_secret_value()
-    elif isinstance(value, BaseModel):
-        for _, inner in value:  # extra fields too
-            yield from _secret_values(inner)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _secret_values(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _secret_values(inner)
-
-
-@contextlib.contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """Make the first Ctrl-C cancel this task, wherever it is, and the second one stop the process.
-
-    NAT runs its commands in loops of nest_asyncio, in which Ctrl-C raises KeyboardInterrupt in whatever code is running
-    and nothing is cleaned up. The event tells whether it was Ctrl-C.
-    """
-    signalled = threading.Event()
-    task = asyncio.current_task()
-    if threading.current_thread() is not threading.main_thread() or task is None:
-        yield signalled
-        return
-    loop = asyncio.get_running_loop()
-
-    def handle(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        signalled.set()
-        loop.call_soon_threadsafe(task.cancel)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield signalled
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class _Nowhere(io.TextIOBase):
-    """Takes text and forgets it."""
-
-    def write(self, text: str, /) -> int:
-        return len(text)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """One progress bar for the sweep instead of two for each of its runs, and only warnings of NAT and Optuna."""
-    loggers = [logging.getLogger(name) for name in ("nat.plugins.eval", "nat.builder", "nat.runtime")]
-    levels = [one.level for one in loggers]
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for one in loggers:
-        one.setLevel(logging.WARNING)
-    try:
-        # NAT's bars go to whatever standard error is when a run begins; log handlers keep the stream that they have.
-        with contextlib.redirect_stderr(_Nowhere()):
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
