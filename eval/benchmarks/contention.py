@@ -346,7 +346,7 @@ def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     return jobs
 
 
-FIXED = (12, 16, 24, 32, 48, 64)
+FIXED = (16, 24, 32, 48, 64)
 AUTO_CLUSTERS = ((2, 2816, ""), (3, 1664, ""), (4, 1408, ""), (2, 2688, "halves"), (2, 2688, "doubles"))
 
 
