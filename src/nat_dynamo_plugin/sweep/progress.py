@@ -35,6 +35,7 @@ class SweepProgress:
         self._queue = queue
         self._best = ""
         self._best_gain = 0.0
+        self._in_finals = False
         # The stream itself: sys.stderr is turned away from NAT's bars meanwhile.
         console = Console(file=sys.__stderr__, soft_wrap=True, highlight=False)
         self._progress = Progress(
@@ -58,19 +59,25 @@ class SweepProgress:
 
     def __enter__(self) -> Self:
         self._progress.start()
-        trials = self._queue.trials().values()
-        before = sum(
-            self._job.reps if t.state.is_finished() else sum(k.startswith(RUN) for k in t.user_attrs) for t in trials
-        )
-        finished = sum(t.state.is_finished() for t in trials)
-        if before:
+        if before := self._runs_done():
+            finished = sum(trial.state.is_finished() for trial in self._queue.trials().values())
             self._line(f"study {self._queue.name}: goes on after {finished} finished trials")
             self._progress.update(self._task, completed=before)
         return self
 
+    def _runs_done(self) -> int:
+        """Runs of all processes; those that a finished trial did not need are counted."""
+        return sum(
+            self._job.reps if trial.state.is_finished() else sum(name.startswith(RUN) for name in trial.user_attrs)
+            for trial in self._queue.trials().values()
+        )
+
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if exc_type is None and not self._in_finals:
+            self._progress.update(self._task, completed=self._runs_done())
+        self._progress.update(self._task, description="sweep")
         self._progress.stop()
 
     def _line(self, text: str) -> None:
@@ -90,13 +97,12 @@ class SweepProgress:
         index: int,
         config: Values,
         outcome: str | Sequence[float],
-        unspent: int = 0,
         *,
         gain: float | None = None,
     ) -> None:
-        """A trial ended with its values, or with what happened instead; runs that it did not need are counted."""
+        """A trial ended with its values, or with what happened instead."""
         said = " ".join(f"{self._job.names[path]}={value}" for path, value in config.items())
-        self._progress.advance(self._task, unspent)
+        self._progress.update(self._task, completed=self._runs_done())
         if isinstance(outcome, str):
             self._line(f"trial {index}: {outcome}  [{said}]")
             return
@@ -112,6 +118,7 @@ class SweepProgress:
 
     def begin_finals(self, queue: Queue) -> None:
         """The search is over."""
+        self._in_finals = True
         trials = queue.trials().values()
         done = sum(t.state.is_finished() for t in trials)
         self._progress.update(self._task, total=self._search_runs() + len(trials), completed=self._search_runs() + done)

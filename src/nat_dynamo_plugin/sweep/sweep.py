@@ -357,7 +357,7 @@ class _Job:
         except Stopped:
             live.over = True
             queue.prune(live.trial)
-            progress.end_trial(live.index, live.values, "stopped early", self.reps - rep)
+            progress.end_trial(live.index, live.values, "stopped early")
             return
         except Exception as error:
             live.over = True
@@ -366,7 +366,7 @@ class _Job:
             if not isinstance(error, RunFailed):
                 logger.debug("Trial %d failed", live.index, exc_info=True)
             queue.fail(live.trial, problem)
-            progress.end_trial(live.index, live.values, f"failed: {problem}", self.reps - rep)
+            progress.end_trial(live.index, live.values, f"failed: {problem}")
             if live.index == 0:
                 raise SweepError(f"The current config can not be measured: {problem}") from error
             return
