@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_val
 from .admission import IDLE_S, MAX_WAIT_S
 from .hints import PrefixHints, PrefixLevel, parse_level_or_number
 from .local.config import LocalDynamoConfig
+from .nearest import nearest_or_all
 from .prefix import check_template
 from .wire import DEFAULT_WIRE, check_dialects
 
@@ -219,10 +220,9 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
         for name in data:
             if not isinstance(name, str) or name in cls.model_fields:
                 continue
-            near = get_close_matches(name, own, n=1, cutoff=0.6 if _OWN_PREFIXES.match(name) else 0.85)
-            if _OWN_PREFIXES.match(name) or near:
-                suggestion = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(own))}"
-                raise ValueError(f"{name}={data[name]!r}: there is no such field; {suggestion}")
+            # A name without our prefix is an OpenAI argument, unless it is all but one of ours.
+            if _OWN_PREFIXES.match(name) or get_close_matches(name, own, n=1, cutoff=0.85):
+                raise ValueError(f"{name}={data[name]!r}: there is no such field; {nearest_or_all(name, sorted(own))}")
         if data.get("local") is not None:
             if data.get("base_url") is not None:
                 raise ValueError(

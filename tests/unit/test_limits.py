@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -163,10 +164,10 @@ def windows(limit: AdaptiveLimit, count: int, *, lost: float = 0.0, ttft_ms: flo
 
 def test_grows_faster_the_longer_there_is_no_congestion() -> None:
     seen = windows(AdaptiveLimit(), 10)
-    steps = [b - a for a, b in zip(seen, seen[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(seen)]
     assert seen == sorted(seen)
     assert max(steps[-3:]) > 3 * max(steps[:3])
-    assert all(b <= 1.25 * a + 1 for a, b in zip(seen, seen[1:], strict=False))
+    assert all(b <= 1.25 * a + 1 for a, b in pairwise(seen))
 
 
 @pytest.mark.parametrize(("lost", "ttft_ms"), [(0.06, 10.0), (0.0, 30.0)])

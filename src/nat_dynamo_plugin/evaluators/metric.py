@@ -12,7 +12,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from nat.builder.builder import EvalBuilder
@@ -22,6 +21,7 @@ from nat.data_models.evaluator import EvalInput, EvaluatorBaseConfig
 from pydantic import ConfigDict, Field, model_validator
 
 from nat_dynamo_plugin.evaluators.records import Question
+from nat_dynamo_plugin.nearest import refuse_unknown_fields
 
 Statistic = Literal["mean", "p50", "p95"]
 
@@ -53,16 +53,7 @@ class DynamoMetricConfig(EvaluatorBaseConfig):
     @model_validator(mode="before")
     @classmethod
     def _name_the_nearest_field(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            allowed = [name for name in cls.model_fields if name != "type"]
-            for name in values:
-                if name not in (*allowed, "type", "_type"):
-                    near = get_close_matches(str(name), allowed, n=1)
-                    hint = f"; did you mean '{near[0]}'?" if near else ""
-                    raise ValueError(
-                        f"unknown field '{name}' (value {values[name]!r}); "
-                        f"this evaluator takes {', '.join(allowed)}{hint}"
-                    )
+        refuse_unknown_fields(values, cls.model_fields, "this evaluator")
         return values
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ..nearest import refuse_unknown_fields
 
 DEFAULT_CONTEXT_LENGTH = 131_072
 """Tokens of context (prompt and answer) that the simulated model takes by default."""
@@ -137,13 +138,7 @@ class LocalDynamoConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _name_the_nearest_field(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            known = list(cls.model_fields)
-            for name in data:
-                if name not in cls.model_fields:
-                    near = difflib.get_close_matches(str(name), known, n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
-                    raise ValueError(f"unknown field {name!r} in `local`; {hint}")
+        refuse_unknown_fields(data, cls.model_fields, "`local`")
         return data
 
     @field_validator("frontend_args", "worker_args")

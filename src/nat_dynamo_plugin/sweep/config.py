@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from nat.data_models.optimizable import SearchSpace
 from nat.data_models.optimizer import OptimizerStrategyBaseConfig
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from ..nearest import refuse_unknown_fields
 
 PLANNED_SAMPLERS = ("qmc", "random", "grid")
 """Samplers that do not look at results: the plan is made before the first trial, and a seed always gives the same."""
@@ -117,11 +118,5 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
     @model_validator(mode="before")
     @classmethod
     def _name_the_nearest_field(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            known = [name for name in cls.model_fields if name != "type"]
-            for name in data:
-                if name not in (*known, "type", "_type"):
-                    near = get_close_matches(str(name), known, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-                    raise ValueError(f"{name}={data[name]!r}: dynamo_sweep has no such field; {hint}")
+        refuse_unknown_fields(data, cls.model_fields, "dynamo_sweep")
         return data

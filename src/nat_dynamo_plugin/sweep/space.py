@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Literal
 
@@ -18,6 +17,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 from pydantic import BaseModel
+
+from ..nearest import nearest_or_all
 
 Values = dict[str, Any]
 """A configuration to try: a value for each tuned path."""
@@ -45,8 +46,7 @@ def owner_of(config: BaseModel, path: str) -> tuple[Any, str]:
         fitting = [str(name) for name in names if rest == name or rest.startswith(f"{name}.")]
         if not fitting:
             part = rest.split(".")[0]
-            near = get_close_matches(part, [str(name) for name in names], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(map(str, names)) or 'none'}"
+            hint = nearest_or_all(part, map(str, names))
             raise ValueError(f"search_space: {path!r} is no place in this config: there is no {part!r}; {hint}")
         name = max(fitting, key=len)
         if rest == name:
