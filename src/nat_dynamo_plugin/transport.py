@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import Any, cast
 
+import anyio
 import httpx
 
 from .answers import StreamReader, UnaryReader, error_text
@@ -32,6 +34,8 @@ _APIS = (
     ("/responses", "responses"),
 )
 _REFUSALS = (400, 422)
+END_WAIT_S = 0.05
+"""Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
 _MAX_ERROR_BYTES = 65_536
 
 
@@ -128,6 +132,11 @@ class _Telemetry:
     def exhausted(self) -> None:
         self._exhausted = True
 
+    @property
+    def only_end_missing(self) -> bool:
+        """Whether the answer is complete, but its stream was not read to its end."""
+        return not self._exhausted and not self._done and self._reader is not None and self._reader.complete
+
     def failed(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
             return  # the consumer stopped reading; `finish` knows whether the answer was complete by then
@@ -154,11 +163,12 @@ class _Telemetry:
 class _ReadStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     """Passes a response's bytes on as they come, and lets telemetry see them."""
 
-    __slots__ = ("_stream", "_telemetry")
+    __slots__ = ("_rest", "_stream", "_telemetry")
 
     def __init__(self, stream: Any, telemetry: _Telemetry) -> None:
         self._stream = stream
         self._telemetry = telemetry
+        self._rest: AsyncIterator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         feed = self._telemetry.feed
@@ -173,8 +183,9 @@ class _ReadStream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         feed = self._telemetry.feed
+        self._rest = rest = aiter(self._stream)
         try:
-            async for chunk in self._stream:
+            async for chunk in rest:
                 feed(chunk)
                 yield chunk
             self._telemetry.exhausted()
@@ -190,9 +201,24 @@ class _ReadStream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         try:
-            await self._stream.aclose()
+            try:
+                if self._rest is not None and self._telemetry.only_end_missing:
+                    await self._read_end(self._rest)
+            finally:
+                await self._stream.aclose()
         finally:
             self._telemetry.finish()
+
+    async def _read_end(self, rest: AsyncIterator[bytes]) -> None:
+        """Read what ends the body, so that the connection can be used again.
+
+        OpenAI's library stops at the last event, and a connection whose answer was not read to its end is thrown away,
+        after every streamed call. Bounded, as a server may keep an answer open; a sync read could not be.
+        """
+        with suppress(httpx.TransportError), anyio.move_on_after(END_WAIT_S):
+            async for chunk in rest:
+                self._telemetry.feed(chunk)
+            self._telemetry.exhausted()
 
 
 @dataclass(slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -331,6 +333,42 @@ class TestStreams:
             await task
         assert body.closed
         assert len(setup.records) == 1 and "CancelledError" in (setup.records[0].error or "")
+
+    @pytest.mark.parametrize("ends", [True, False])
+    async def test_a_stream_that_is_left_at_its_last_event_keeps_its_connection_if_it_ends(self, ends: bool) -> None:
+        connections = 0
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    (length,) = re.findall(rb"content-length: (\d+)", head.lower())
+                    await reader.readexactly(int(length))
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+                    writer.write(b"transfer-encoding: chunked\r\n\r\n")
+                    for event in EVENTS:
+                        writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                        await writer.drain()
+                        await asyncio.sleep(0.001)
+                    if ends:
+                        writer.write(b"0\r\n\r\n")
+            writer.close()
+
+        records: list[CallRecord] = []
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            transport = DynamoTransport(httpx.AsyncHTTPTransport(), None, emit_record=records.append)
+            async with httpx.AsyncClient(transport=transport) as client:
+                for _ in range(3):
+                    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+                    async with client.stream("POST", url, json={}) as response:
+                        async for line in response.aiter_lines():
+                            if line == "data: [DONE]":
+                                break
+        assert connections == (1 if ends else 3)
+        assert [record.error for record in records] == [None, None, None]
 
     async def test_a_broken_connection_keeps_its_error(self) -> None:
         setup = Setup(Server(streaming(Pieces(EVENTS[:1], httpx.ReadError("reset")))))
