@@ -325,6 +325,17 @@ QUICK = (
 )
 
 
+def _worth_running(load: str, arm: Arm, flags: str) -> bool:
+    if flags == "wspt":  # what the flag alone is worth
+        return load == "past the cliff" and arm.client == "plain"
+    if load == "past the cliff":
+        # NAT's client sends what OpenAI's does, so once will do.
+        return arm.client != "builtin" or flags == "default"
+    # Elsewhere an upper bound bounds nothing, and flags matter to those who send a priority.
+    sends_priority = arm.fields.get("prefix_total_requests") == "auto"
+    return arm.client != "builtin" and arm.knowledge != "total" and (flags == "default" or sends_priority)
+
+
 def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     """Every arm at every load with both sets of flags; the quick look has the fewest that show something."""
     jobs = []
@@ -333,14 +344,7 @@ def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
             for flags in FLAGS:
                 if quick and (arm.name, flags) not in QUICK:
                     continue
-                # Away from the cliff an upper bound bounds nothing.
-                if load.name != "past the cliff" and arm.knowledge == "total":
-                    continue
-                # What the flag alone is worth, to a client that sends nothing, and to the best one.
-                if flags == "wspt" and (load.name != "past the cliff" or arm.name not in ("openai", "ours: admission")):
-                    continue
-                # NAT's client sends what OpenAI's does, so once will do.
-                if arm.client == "builtin" and (flags == "recommended" or load.name != "past the cliff"):
+                if not _worth_running(load.name, arm, flags):
                     continue
                 jobs += [Job("matrix", load, arm, flags, seed) for seed in seeds]
     return jobs

@@ -27,8 +27,9 @@ IDLE_S = 30.0
 """Seconds without a call after which a question gives its place up: its scope was never closed, or its tool takes
 long."""
 
-HEAD_START_S = 300.0
-"""Seconds of waiting that it is worth to share the beginning of one's prompts with a question under way."""
+HEAD_START_S = 2.0 * MAX_OVERTAKING_S
+"""Seconds of waiting that it is worth to share the beginning of one's prompts with a question under way: more than any
+difference in expected work, which decides within a group and between groups that are not under way."""
 
 LOST_S = 3600.0
 """Seconds after which a call in flight that nobody has ended is taken for lost."""

@@ -22,7 +22,7 @@ UNCROWDED_DELAY = 2.0
 CUBIC_C = 0.1
 """How fast the limit grows, in questions a window cubed. RFC 9438 has 0.4 a second cubed; what growth does is seen late
 here, after several windows."""
-MOST_GROWTH = 1.25
+MOST_GROWTH = 1.12
 """Largest factor on the limit after one window; RFC 9438, section 4.2, has 1.5."""
 ADDITIVE = 0.5
 """What a window without congestion adds to the limit at least."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from nat_dynamo_plugin.limits import FIRST_LIMIT, AdaptiveLimit
+from nat_dynamo_plugin.limits import FIRST_LIMIT, MOST_GROWTH, AdaptiveLimit
 from nat_dynamo_plugin.telemetry import CallRecord
 
 
@@ -64,7 +64,7 @@ def test_finds_the_room_there_is(room: int) -> None:
     for _ in range(100):
         server.run(1)
         seen.append(limit.limit)
-    assert 0.7 * room <= sum(seen) / len(seen) <= 1.5 * room
+    assert 0.6 * room <= sum(seen) / len(seen) <= 1.5 * room
 
 
 @pytest.mark.parametrize(("before", "after"), [(60, 30), (30, 60)])
@@ -78,7 +78,7 @@ def test_follows_a_server_that_changes(before: int, after: int) -> None:
     for _ in range(60):
         server.run(1)
         seen.append(limit.limit)
-    assert 0.7 * after <= sum(seen) / len(seen) <= 1.5 * after
+    assert 0.6 * after <= sum(seen) / len(seen) <= 1.5 * after
 
 
 def test_clients_that_share_a_server_come_to_equal_limits() -> None:
@@ -166,8 +166,8 @@ def test_grows_faster_the_longer_there_is_no_congestion() -> None:
     seen = windows(AdaptiveLimit(), 10)
     steps = [b - a for a, b in pairwise(seen)]
     assert seen == sorted(seen)
-    assert max(steps[-3:]) > 3 * max(steps[:3])
-    assert all(b <= 1.25 * a + 1 for a, b in pairwise(seen))
+    assert max(steps[-3:]) > 2 * max(steps[:3])
+    assert all(b <= MOST_GROWTH * a + 1 for a, b in pairwise(seen))
 
 
 @pytest.mark.parametrize(("lost", "ttft_ms"), [(0.06, 10.0), (0.0, 30.0)])
