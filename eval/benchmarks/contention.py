@@ -350,7 +350,7 @@ def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     return jobs
 
 
-FIXED = (16, 24, 32, 48, 64)
+FIXED = (16, 24, 32, 48)
 AUTO_CLUSTERS = ((2, 2816, ""), (3, 1664, ""), (4, 1408, ""), (2, 2688, "halves"), (2, 2688, "doubles"))
 
 
@@ -363,8 +363,10 @@ def auto_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
         scale = 2 if change else workers / 2
         load = Load("past the cliff", round(80 * scale**0.5), 14.0 * scale**0.5)
         arms = [Arm(name="openai", client="plain"), replace(admission, name="auto")]
+        # A cluster that doubles has room for more than any of the others.
         arms += [
-            replace(admission, name=f"fixed {n}", fields=admission.fields | {"max_active_prefixes": n}) for n in FIXED
+            replace(admission, name=f"fixed {n}", fields=admission.fields | {"max_active_prefixes": n})
+            for n in ((*FIXED, 64) if change == "doubles" else FIXED)
         ]
         for arm in arms:
             jobs += [

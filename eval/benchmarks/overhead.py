@@ -48,7 +48,7 @@ from nat_dynamo_plugin.transport import DynamoTransport
 SIZES = {"1 KB": 2**10, "32 KB": 2**15, "256 KB": 2**18, "1 MB": 2**20, "4 MB": 2**22}
 REPETITIONS = {"1 KB": 1000, "32 KB": 1000, "256 KB": 300, "1 MB": 100, "4 MB": 40}
 CONCURRENCY = {1: 300, 32: 1500, 256: 1000}
-ROUNDS = 7
+ROUNDS = 5
 Keep = Callable[[str, dict[str, Any]], None]
 """Takes a row of a table of the results."""
 SENTENCES = {
