@@ -55,10 +55,10 @@ GAP_SCALE = 0.1
 half an answer's decode time here, as they were there."""
 
 DEFAULT_FLAGS: dict[str, Any] = {"session_affinity_ttl_s": None}
-RECOMMENDED_FLAGS: dict[str, Any] = {"session_affinity_ttl_s": None, "queue_threshold": 0.0}
-WSPT_FLAGS: dict[str, Any] = {**RECOMMENDED_FLAGS, "frontend_args": ["--router-queue-policy", "wspt"]}
+QUEUE_FLAGS: dict[str, Any] = {"session_affinity_ttl_s": None, "queue_threshold": 0.0}
+WSPT_FLAGS: dict[str, Any] = {**QUEUE_FLAGS, "frontend_args": ["--router-queue-policy", "wspt"]}
 """The router's other queue policy: whoever has the fewest uncached tokens a unit of priority first, and no ageing."""
-FLAGS = {"default": DEFAULT_FLAGS, "recommended": RECOMMENDED_FLAGS, "wspt": WSPT_FLAGS}
+FLAGS = {"default": DEFAULT_FLAGS, "queue 0": QUEUE_FLAGS, "queue 0, wspt": WSPT_FLAGS}
 
 _HONEST = {"prefix_total_requests": "auto", "prefix_osl": "auto", "prefix_iat": "auto"}
 _CONSTANT = {"prefix_osl": 32, "prefix_iat": "LOW"}
@@ -318,15 +318,15 @@ async def changing(dynamo: LocalDynamo, config: LocalDynamoConfig, job: Job) -> 
 
 QUICK = (
     BASELINE,
-    ("openai", "wspt"),
+    ("openai", "queue 0, wspt"),
     ("ours: admission", "default"),
-    ("ours: priority", "recommended"),
-    ("ours: both", "recommended"),
+    ("ours: priority", "queue 0"),
+    ("ours: both", "default"),
 )
 
 
 def _worth_running(load: str, arm: Arm, flags: str) -> bool:
-    if flags == "wspt":  # what the flag alone is worth
+    if flags == "queue 0, wspt":  # what the flag alone is worth
         return load == "past the cliff" and arm.client == "plain"
     if load == "past the cliff":
         # NAT's client sends what OpenAI's does, so once will do.
@@ -424,7 +424,22 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "interval": (float(np.exp(low)), float(np.exp(high))),
             }
         out.append(row)
-    return out
+    return sorted(out, key=_place)
+
+
+def _place(row: dict[str, Any]) -> tuple[int, ...]:
+    """Where a row stands: loads from light to heavy, clusters, arms and flags as they are listed above."""
+    arms, loads = [arm.name for arm in ARMS], [load.name for load in LOADS]
+    clusters = [
+        f"{workers} x {blocks} blocks" + (f", {change}" if change else "") for workers, blocks, change in AUTO_CLUSTERS
+    ]
+    return (
+        loads.index(row["load"]) if row["load"] in loads else len(loads),
+        clusters.index(row["cluster"]) if row["cluster"] in clusters else len(clusters),
+        arms.index(row["arm"]) if row["arm"] in arms else len(arms),
+        int(row["arm"].removeprefix("fixed ")) if row["arm"].startswith("fixed ") else 0,
+        list(FLAGS).index(row["flags"]),
+    )
 
 
 def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
@@ -460,7 +475,7 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
     from matplotlib import pyplot
 
     keys = list(dict.fromkeys((row["part"], row["cluster"], row["load"]) for row in rows))
-    figure, panels = pyplot.subplots(1, len(keys), figsize=(5.5 * len(keys), 6), squeeze=False, sharey=False)
+    figure, panels = pyplot.subplots(1, len(keys), figsize=(5.5 * len(keys), 6), squeeze=False, layout="constrained")
     for panel, key in zip(panels[0], keys, strict=True):
         group = [row for row in rows if (row["part"], row["cluster"], row["load"]) == key and "mean_ratio" in row][::-1]
         at = np.arange(len(group))
@@ -473,9 +488,9 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
         panel.set_yticks(at, [f"{row['arm']} ({row['flags']})" for row in group], fontsize=7)
         panel.axvline(1.0, color="black", linewidth=0.8)
         panel.set_title(f"{key[2]}, {key[1]}", fontsize=9)
+        panel.set_xlim(left=0)
         panel.set_xlabel("question latency / plain client's")
-        panel.legend()
-    figure.tight_layout()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
