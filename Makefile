@@ -37,7 +37,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-contention demo test check lint types repository lock clean
+.PHONY: help bench-contention bench-overhead demo test check lint types repository lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -66,7 +66,7 @@ repository: $(VENV)/.dev
 bench-overhead: $(VENV)/.dev $(VENV)/.packages ## Time what the transport adds to a request (BENCH_ARGS=--quick for a look)
 	$(BIN)/python eval/benchmarks/overhead.py $(BENCH_ARGS)
 
-bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 36 minutes (BENCH_ARGS=--quick: 2 minutes)
+bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 40 minutes (BENCH_ARGS=--quick: 2 minutes)
 	$(BIN)/python eval/benchmarks/contention.py $(BENCH_ARGS)
 
 lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versions)

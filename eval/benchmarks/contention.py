@@ -64,17 +64,19 @@ _HONEST = {"prefix_total_requests": "auto", "prefix_osl": "auto", "prefix_iat": 
 _CONSTANT = {"prefix_osl": 32, "prefix_iat": "LOW"}
 AUTO = {"max_active_prefixes": "auto"}
 
+PLAIN = Arm(name="openai", client="plain")
+ADMISSION = Arm(name="ours: admission", fields=_CONSTANT | AUTO, says_shared=True)
 ARMS = (
-    Arm(name="openai", client="plain"),
+    PLAIN,
     Arm(name="builtin_dynamo, hints off", client="builtin"),
     Arm(name="ours: sessions", fields=_CONSTANT),
     Arm(name="ours: priority", fields=_HONEST, knowledge="kind"),
     Arm(name="ours: priority, true totals", fields=_CONSTANT, knowledge="total"),
-    Arm(name="ours: admission", fields=_CONSTANT | AUTO, says_shared=True),
+    ADMISSION,
     Arm(name="ours: both", fields=_HONEST | AUTO, knowledge="kind", says_shared=True),
     Arm(name="ours: both, true totals", fields=_CONSTANT | AUTO, knowledge="total", says_shared=True),
 )
-BASELINE = ("openai", "default")
+BASELINE = (PLAIN.name, "default")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ def cluster(workers: int = 2, kv_blocks: int = 2304, **flags: Any) -> LocalDynam
         max_num_batched_tokens=2048,
         **flags,
     )
+
+
+def cluster_name(workers: int, kv_blocks: int, change: str) -> str:
+    """A cluster's size, and what becomes of it, as the tables say it."""
+    return f"{workers} x {kv_blocks} blocks" + (f", {change}" if change else "")
 
 
 @dataclass
@@ -187,7 +194,7 @@ class Job:
     @property
     def cluster(self) -> str:
         """The cluster's size, and what becomes of it."""
-        return f"{self.workers} x {self.kv_blocks} blocks" + (f", {self.change}" if self.change else "")
+        return cluster_name(self.workers, self.kv_blocks, self.change)
 
 
 class Bench:
@@ -337,16 +344,14 @@ def _worth_running(load: str, arm: Arm, flags: str) -> bool:
 
 
 def matrix_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
-    """Every arm at every load with both sets of flags; the quick look has the fewest that show something."""
+    """Every arm with the flags that it is worth running with at a load; the quick look has the fewest that show
+    something."""
     jobs = []
     for load in LOADS[2:] if quick else LOADS:
         for arm in ARMS:
             for flags in FLAGS:
-                if quick and (arm.name, flags) not in QUICK:
-                    continue
-                if not _worth_running(load.name, arm, flags):
-                    continue
-                jobs += [Job("matrix", load, arm, flags, seed) for seed in seeds]
+                if (arm.name, flags) in QUICK if quick else _worth_running(load.name, arm, flags):
+                    jobs += [Job("matrix", load, arm, flags, seed) for seed in seeds]
     return jobs
 
 
@@ -357,15 +362,14 @@ AUTO_CLUSTERS = ((2, 2816, ""), (3, 1664, ""), (4, 1408, ""), (2, 2688, "halves"
 def auto_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     """`auto` and fixed numbers of questions under way, on other clusters than the one it was tuned on."""
     jobs = []
-    admission = next(arm for arm in ARMS if arm.name == "ours: admission")
     for workers, blocks, change in AUTO_CLUSTERS[:1] if quick else AUTO_CLUSTERS:
         # Two clusters' worth of questions where there are two clusters' worth of workers.
         scale = 2 if change else workers / 2
         load = Load("past the cliff", round(80 * scale**0.5), 14.0 * scale**0.5)
-        arms = [Arm(name="openai", client="plain"), replace(admission, name="auto")]
+        arms = [PLAIN, replace(ADMISSION, name="auto")]
         # A cluster that doubles has room for more than any of the others.
         arms += [
-            replace(admission, name=f"fixed {n}", fields=admission.fields | {"max_active_prefixes": n})
+            replace(ADMISSION, name=f"fixed {n}", fields=ADMISSION.fields | {"max_active_prefixes": n})
             for n in ((*FIXED, 64) if change == "doubles" else FIXED)
         ]
         for arm in arms:
@@ -378,8 +382,7 @@ def auto_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
 
 def share_jobs(seeds: Sequence[int], *, quick: bool) -> list[Job]:
     """Two client processes on one cluster."""
-    admission = next(arm for arm in ARMS if arm.name == "ours: admission")
-    arms = (ARMS[0], replace(admission, name="both on auto"))
+    arms = (PLAIN, replace(ADMISSION, name="both on auto"))
     return [Job("share", LOADS[2], arm, "default", seed, clients=2) for arm in arms for seed in seeds]
 
 
@@ -430,9 +433,7 @@ def summary(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _place(row: dict[str, Any]) -> tuple[int, ...]:
     """Where a row stands: loads from light to heavy, clusters, arms and flags as they are listed above."""
     arms, loads = [arm.name for arm in ARMS], [load.name for load in LOADS]
-    clusters = [
-        f"{workers} x {blocks} blocks" + (f", {change}" if change else "") for workers, blocks, change in AUTO_CLUSTERS
-    ]
+    clusters = [cluster_name(*size) for size in AUTO_CLUSTERS]
     return (
         loads.index(row["load"]) if row["load"] in loads else len(loads),
         clusters.index(row["cluster"]) if row["cluster"] in clusters else len(clusters),

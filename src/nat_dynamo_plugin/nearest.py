@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-_NAT_ALLOWS = ("type", "_type")
-"""How NAT names a component; every config of one may have it."""
+_COMPONENT = ("type", "_type")
+"""How NAT names a component: the field of its config, and what stands for it in YAML."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -33,7 +33,9 @@ def refuse_unknown_fields(data: Any, fields: Iterable[str], where: str) -> None:
     """
     if not isinstance(data, Mapping):
         return
-    known = [name for name in fields if name not in _NAT_ALLOWS]
+    names = list(fields)
+    known = [name for name in names if name not in _COMPONENT]
+    allowed = {*known, *_COMPONENT} if "type" in names else set(known)
     for name, value in data.items():
-        if name not in (*known, *_NAT_ALLOWS):
+        if name not in allowed:
             raise ValueError(f"{name}={value!r}: {where} has no such field; {nearest_or_all(str(name), known)}")

@@ -21,6 +21,7 @@ from .answers import StreamReader, UnaryReader, error_text
 from .planner import Planner
 from .splice import NvextFields, spliced
 from .telemetry import CallRecord, Emit, emit
+from .wire.fields import WireFields
 from .workload import FollowedCall
 
 logger = logging.getLogger(__name__)
@@ -343,8 +344,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         names = [name.lower() for name, _ in headers]
         planner = self._planner
         if planner is None:
-            agent_hints: tuple[tuple[str, int | float | bool], ...] = ()
-            annotations: tuple[str, ...] = ()
+            _, agent_hints, annotations = WireFields()
         else:
             record.call_index, plan = planner.plan_call()
             identity = plan.identity
@@ -353,8 +353,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             record.parent_session_id = plan.parent_session_id
             record.function_path = identity.function_path
             record.wire = planner.wire_names
-            if planner.workload is not None:
-                telemetry.followed = planner.follow(plan)
+            telemetry.followed = planner.follow(plan)
             added, agent_hints, annotations = planner.say(plan)
             headers += [header for header in added if header[0] not in names]
         if self._answer_key is not None and (key := self._answer_key()) is not None:

@@ -55,16 +55,20 @@ class Server:
         )
 
 
+def mean_limit(server: Server, limit: AdaptiveLimit, rounds: int) -> float:
+    total = 0
+    for _ in range(rounds):
+        server.run(1)
+        total += limit.limit
+    return total / rounds
+
+
 @pytest.mark.parametrize("room", [4, 12, 40, 150])
 def test_finds_the_room_there_is(room: int) -> None:
     limit = AdaptiveLimit()
     server = Server(room, [limit])
     server.run(150)
-    seen = []
-    for _ in range(100):
-        server.run(1)
-        seen.append(limit.limit)
-    assert 0.6 * room <= sum(seen) / len(seen) <= 1.5 * room
+    assert 0.6 * room <= mean_limit(server, limit, 100) <= 1.5 * room
 
 
 @pytest.mark.parametrize(("before", "after"), [(60, 30), (30, 60)])
@@ -74,11 +78,7 @@ def test_follows_a_server_that_changes(before: int, after: int) -> None:
     server.run(150)
     server.room = after
     server.run(60)
-    seen = []
-    for _ in range(60):
-        server.run(1)
-        seen.append(limit.limit)
-    assert 0.6 * after <= sum(seen) / len(seen) <= 1.5 * after
+    assert 0.6 * after <= mean_limit(server, limit, 60) <= 1.5 * after
 
 
 def test_clients_that_share_a_server_come_to_equal_limits() -> None:

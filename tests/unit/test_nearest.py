@@ -21,3 +21,8 @@ def test_an_unknown_field_is_refused_with_its_value() -> None:
 @pytest.mark.parametrize("data", [{"workers": 2}, {"_type": "x", "type": "y"}, {}, None, "text"])
 def test_what_is_known_passes(data: object) -> None:
     refuse_unknown_fields(data, ["workers", "type"], "`local`")
+
+
+def test_only_a_component_has_a_type() -> None:
+    with pytest.raises(ValueError, match="_type='x': `local` has no such field"):
+        refuse_unknown_fields({"_type": "x"}, ["workers"], "`local`")

@@ -154,7 +154,8 @@ class _Job:
             self.config.storage or f"sqlite:///{(self.out / 'study.db').absolute()}",
             lost_after_s=self.config.lost_after_s,
         )
-        name = self.config.study_name or f"dynamo-sweep-{self.fingerprint()}"
+        measured = self.fingerprint()
+        name = self.config.study_name or f"dynamo-sweep-{measured}"
         interrupted = by_signal = False
         finals_queue: Queue | None = None
         chosen: list[int] = []
@@ -167,7 +168,7 @@ class _Job:
                 pruner=self.pruner(),
                 sampler_of=self.sampler_of(),
             )
-            queue.check_belongs(self.fingerprint())
+            queue.check_belongs(measured)
             queue.retry_failed(0)
             queue.fill(plan)
             with SweepProgress(self, queue) as progress, ctrl_c() as signalled:
