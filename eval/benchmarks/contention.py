@@ -65,7 +65,7 @@ _CONSTANT = {"prefix_osl": 32, "prefix_iat": "LOW"}
 AUTO = {"max_active_prefixes": "auto"}
 
 PLAIN = Arm(name="openai", client="plain")
-ADMISSION = Arm(name="ours: admission", fields=_CONSTANT | AUTO, says_shared=True)
+ADMISSION = Arm(name="ours: admission", fields=_CONSTANT | AUTO)
 ARMS = (
     PLAIN,
     Arm(name="builtin_dynamo, hints off", client="builtin"),
@@ -73,8 +73,8 @@ ARMS = (
     Arm(name="ours: priority", fields=_HONEST, knowledge="kind"),
     Arm(name="ours: priority, true totals", fields=_CONSTANT, knowledge="total"),
     ADMISSION,
-    Arm(name="ours: both", fields=_HONEST | AUTO, knowledge="kind", says_shared=True),
-    Arm(name="ours: both, true totals", fields=_CONSTANT | AUTO, knowledge="total", says_shared=True),
+    Arm(name="ours: both", fields=_HONEST | AUTO, knowledge="kind"),
+    Arm(name="ours: both, true totals", fields=_CONSTANT | AUTO, knowledge="total"),
 )
 BASELINE = (PLAIN.name, "default")
 

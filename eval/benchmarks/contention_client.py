@@ -18,6 +18,7 @@ from nat.builder.context import Context
 from nat_dynamo_plugin.config import DynamoModelConfig
 from nat_dynamo_plugin.hints import DynamoHints
 from nat_dynamo_plugin.learning import WorkLearner
+from nat_dynamo_plugin.limits import LimitWindow
 from nat_dynamo_plugin.planner import Planner
 from nat_dynamo_plugin.prefix import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry import CallRecord
@@ -41,7 +42,6 @@ class Arm:
     client: str = "ours"
     fields: dict[str, Any] = field(default_factory=dict)
     knowledge: str = "none"
-    says_shared: bool = False
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Replay:
 
     asked: list[dict[str, Any]]
     calls: list[dict[str, Any]]
-    limits: list[tuple[float, int, float, float]] = field(default_factory=list)
+    limits: list[LimitWindow] = field(default_factory=list)
 
 
 def arrivals(questions: Sequence[Recorded], *, count: int, rate: float, seed: int) -> list[tuple[float, Recorded]]:
@@ -182,8 +182,6 @@ async def replay(
                     scopes.enter_context(DynamoHints.scope(total_requests=len(question.calls)))
                 elif arm.knowledge == "kind":
                     scopes.enter_context(DynamoHints.scope(kind=question.kind))
-                if arm.says_shared:
-                    scopes.enter_context(DynamoHints.scope(shares="+".join(question.classes)))
                 try:
                     for call, prompt in zip(question.calls, prompts[number], strict=True):
                         body = f'{{"model":"{model}","max_tokens":{call.output_tokens},"prompt":[{prompt}]}}'

@@ -49,7 +49,7 @@ async def test_says_what_is_known_before_the_first_answer_and_no_more() -> None:
     task = get_task("multi_turn_base_0")
     await BfclAgent(FakeChatModel(reply=watching)).answer(task)
     tools = "+".join(task.involved_classes)
-    assert set(seen) == {ScopeHints(kind=f"turns={len(task.turns)},tools={tools}", shares=tools)}
+    assert set(seen) == {ScopeHints(kind=f"turns={len(task.turns)},tools={tools}")}
     assert DynamoHints.current() is None
 
 

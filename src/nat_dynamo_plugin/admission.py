@@ -15,21 +15,28 @@ import itertools
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .limits import AdaptiveLimit, Limiter
+from .limits import AdaptiveLimit, Limiter, LimitWindow, UnderWay
 from .plan import MAX_OVERTAKING_S, work_priority
+from .prompts import Prompt, read_prompt
 from .telemetry import CallRecord
+from .working_set import WorkingSet
 
 IDLE_S = 30.0
 """Seconds without a call after which a question gives its place up: its scope was never closed, or its tool takes
 long."""
 
 HEAD_START_S = 2.0 * MAX_OVERTAKING_S
-"""Seconds of waiting that it is worth to share the beginning of one's prompts with a question under way: more than any
-difference in expected work, which decides within a group and between groups that are not under way."""
+"""Seconds of waiting that it is worth to share most of one's first prompt with questions under way: more than any
+difference in expected work, which decides among those that share, and among those that do not."""
+
+MOSTLY_SHARED = 0.25
+"""Largest share of a first prompt that nobody under way has, for the head start."""
+
+UNKNOWN_PROMPT = Prompt()
+"""Of a call whose body can not be read."""
 
 LOST_S = 3600.0
 """Seconds after which a call in flight that nobody has ended is taken for lost."""
@@ -42,11 +49,19 @@ _SHORTEST_LOOK_S = 0.01
 
 @dataclass(slots=True)
 class _Admitted:
-    """A question under way: its calls in flight, and when it was last heard of."""
+    """A question under way.
 
-    in_flight: int = 0
-    heard: float = 0.0
-    shares: str | None = None
+    Attributes:
+        in_flight: its calls that are not answered yet.
+        heard: when it was last heard of.
+        prompt: its first one.
+        first_tokens: tokens of its first prompt, once that was answered.
+    """
+
+    in_flight: int
+    heard: float
+    prompt: Prompt
+    first_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +72,7 @@ class Ticket:
         prefix_id: the question.
         since: when it came.
         order: who is next: the smallest.
+        prompt: its first one.
         calls: how many of its calls wait.
         admitted: whether its turn has come.
         wake: called once, when its turn comes, one for each call that waits; false if nobody is there to wake.
@@ -65,7 +81,7 @@ class Ticket:
     prefix_id: str
     since: float
     order: tuple[float, int]
-    shares: str | None = None
+    prompt: Prompt
     calls: int = 0
     admitted: bool = False
     wake: list[Callable[[], bool]] = field(default_factory=list)
@@ -79,26 +95,38 @@ class AdmissionQueue:
     nobody waits longer than `max_wait_s`, whatever the limit: that is the bound on a wait, and the end of every
     deadlock.
 
-    Work conserving: nobody waits while fewer than `limit` questions are under way, nor while none of those under way
-    has a call in flight, for then the cluster is idle as far as this client can see.
+    Questions whose prompts begin like those under way have a head start, for a KV cache keeps a beginning once.
+
+    Work conserving: nobody waits while the first who waits fits, nor while none of those under way has a call in
+    flight, for then the cluster is idle as far as this client can see.
     """
 
-    def __init__(self, limit: int, *, idle_s: float = IDLE_S, max_wait_s: float = MAX_WAIT_S) -> None:
+    def __init__(
+        self,
+        limit: int | None,
+        *,
+        room: float | None = None,
+        idle_s: float = IDLE_S,
+        max_wait_s: float = MAX_WAIT_S,
+    ) -> None:
         """Open, with no one inside.
 
         Args:
-            limit: questions under way at once, 1 or more.
+            limit: questions under way at once, 1 or more; `None` for any number.
+            room: tokens that their prompts may have together, what they share counted once; `None` for any number.
             idle_s: see `IDLE_S`.
             max_wait_s: see `MAX_WAIT_S`.
         """
         self.limit = limit
+        self.room = room
         self.idle_s = idle_s
         self.max_wait_s = max_wait_s
         self._in: dict[str, _Admitted] = {}
         self._waiting: dict[str, Ticket] = {}
-        # The waiting by what their prompts begin with, each group in order; and how many of each group are in.
-        self._groups: dict[str | None, list[tuple[tuple[float, int], Ticket]]] = {}
-        self._sharing: Counter[str] = Counter()
+        # The waiting by what their prompts begin with, each family in order.
+        self._families: dict[int | None, list[tuple[tuple[float, int], Ticket]]] = {}
+        self._set = WorkingSet()
+        self._first: Ticket | None = None
         self._oldest: list[tuple[float, int, Ticket]] = []
         self._count = itertools.count()
         self._in_flight = 0
@@ -107,6 +135,11 @@ class AdmissionQueue:
     def under_way(self) -> int:
         """Questions that are in."""
         return len(self._in)
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of the prompts of questions that are in, what they share counted once."""
+        return self._set.tokens
 
     @property
     def waiting(self) -> int:
@@ -122,6 +155,10 @@ class AdmissionQueue:
         """Whether a question is under way."""
         return prefix_id in self._in
 
+    def knows(self, prefix_id: str) -> bool:
+        """Whether a question is under way or waits, so that its first prompt is known."""
+        return prefix_id in self._in or prefix_id in self._waiting
+
     def host(self, prefix_id: str, ancestors: tuple[str, ...]) -> str:
         """On whose place a call goes: the first of its question and the questions around it that is in."""
         if prefix_id not in self._in:
@@ -130,14 +167,16 @@ class AdmissionQueue:
                     return outer
         return prefix_id
 
-    def begin(self, prefix_id: str, work_tokens: float | None, now: float, shares: str | None = None) -> Ticket | None:
+    def begin(
+        self, prefix_id: str, work_tokens: float | None, now: float, prompt: Prompt = UNKNOWN_PROMPT
+    ) -> Ticket | None:
         """A call wants to start. `None`: it may; otherwise its question waits, and the ticket says so.
 
         Args:
             prefix_id: on whose place it goes; see `host`.
             work_tokens: expected output tokens of the whole question, if known.
             now: seconds, of any clock that does not go back.
-            shares: what its prompts begin with, if that is known.
+            prompt: the call's; only that of a question's first call counts.
         """
         admitted = self._in.get(prefix_id)
         if admitted is not None:
@@ -149,13 +188,24 @@ class AdmissionQueue:
         ticket = self._waiting.get(prefix_id)
         if ticket is None:
             rank = now + MAX_OVERTAKING_S - (work_priority(work_tokens) if work_tokens is not None else 0)
-            ticket = Ticket(prefix_id, now, (rank, next(self._count)), shares)
+            ticket = Ticket(prefix_id, now, (rank, next(self._count)), prompt)
             self._waiting[prefix_id] = ticket
-            heapq.heappush(self._groups.setdefault(shares, []), (ticket.order, ticket))
+            self._first = None
+            heapq.heappush(self._families.setdefault(self._set.family(prompt), []), (ticket.order, ticket))
             heapq.heappush(self._oldest, (ticket.since, ticket.order[1], ticket))
         ticket.calls += 1
         self.admit(now)
         return None if ticket.admitted else ticket
+
+    def answered(self, prefix_id: str, record: CallRecord) -> None:
+        """Learn from the answer to a call of a question that is in."""
+        place = self._in.get(prefix_id)
+        if place is None or record.prompt_tokens is None:
+            return
+        if place.first_tokens is None:
+            place.first_tokens = record.prompt_tokens
+        tokens = record.prompt_tokens + (record.completion_tokens or 0)
+        self._set.learn(place.prompt, place.first_tokens, tokens)
 
     def end_call(self, prefix_id: str, now: float) -> None:
         """A call that was let in has been answered or has failed."""
@@ -184,6 +234,7 @@ class AdmissionQueue:
         ticket.calls -= 1
         if not ticket.calls:
             self._waiting.pop(ticket.prefix_id, None)
+            self._first = None
 
     def admit(self, now: float) -> None:
         """Let in whoever may go in now."""
@@ -191,30 +242,37 @@ class AdmissionQueue:
             late = self._late(now)
             if late is not None:
                 self._let_in(late, now)
-            elif len(self._in) < self.limit or not self._in_flight:
+            elif not self._in_flight or self._fits(self._next()):
                 self._let_in(self._next(), now)
             else:
                 return
-        self._groups.clear()
+        self._families.clear()
         self._oldest.clear()
 
+    def _fits(self, ticket: Ticket) -> bool:
+        if self.limit is not None and len(self._in) >= self.limit:
+            return False
+        return self.room is None or self._set.tokens + self._set.cost(ticket.prompt) <= self.room
+
     def _next(self) -> Ticket:
-        """The first of the groups' first ones; a group that is in already has a head start."""
+        """The first of the families' first ones; one that shares most of its prompt with who is in has a head start."""
+        if self._first is not None:
+            return self._first
         best: tuple[float, int] | None = None
-        chosen: Ticket | None = None
-        for shares, heap in list(self._groups.items()):
+        for family, heap in list(self._families.items()):
             while heap and not self._is_waiting(heap[0][1]):
                 heapq.heappop(heap)
             if not heap:
-                del self._groups[shares]
+                del self._families[family]
                 continue
             (rank, number), ticket = heap[0]
-            if shares is not None and self._sharing[shares]:
+            size = ticket.prompt.size
+            if size and self._set.missing(ticket.prompt) <= MOSTLY_SHARED * size:
                 rank -= HEAD_START_S
             if best is None or (rank, number) < best:
-                best, chosen = (rank, number), ticket
-        assert chosen is not None  # whoever waits is in a group
-        return chosen
+                best, self._first = (rank, number), ticket
+        assert self._first is not None  # whoever waits is in a family
+        return self._first
 
     def poll(self, now: float) -> float:
         """Drop who is idle, let in whoever may go in, and say in how many seconds to look again; `inf` for never."""
@@ -243,9 +301,9 @@ class AdmissionQueue:
     def _let_in(self, ticket: Ticket, now: float) -> None:
         del self._waiting[ticket.prefix_id]
         ticket.admitted = True
-        self._in[ticket.prefix_id] = _Admitted(ticket.calls, now, ticket.shares)
-        if ticket.shares is not None:
-            self._sharing[ticket.shares] += 1
+        self._in[ticket.prefix_id] = _Admitted(ticket.calls, now, ticket.prompt)
+        self._set.add(ticket.prompt)
+        self._first = None
         self._in_flight += ticket.calls
         lost = sum(not wake() for wake in ticket.wake)
         if lost:
@@ -258,10 +316,8 @@ class AdmissionQueue:
     def _remove(self, prefix_id: str) -> None:
         place = self._in.pop(prefix_id)
         self._in_flight -= place.in_flight
-        if place.shares is not None:
-            self._sharing[place.shares] -= 1
-            if not self._sharing[place.shares]:
-                del self._sharing[place.shares]
+        self._set.remove(place.prompt)
+        self._first = None
 
     def _drop_idle(self, now: float) -> None:
         for prefix_id in [
@@ -306,15 +362,29 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limiter = None if isinstance(limit, int) else limit
-        first = limit if isinstance(limit, int) else limit.limit
-        self._queue = AdmissionQueue(first, idle_s=idle_s, max_wait_s=max_wait_s)
+        self._queue = AdmissionQueue(
+            limit if isinstance(limit, int) else limit.limit,
+            room=None if isinstance(limit, int) else limit.room,
+            idle_s=idle_s,
+            max_wait_s=max_wait_s,
+        )
         self._clock = clock
         self._lock = threading.Lock()
 
     @property
-    def limit(self) -> int:
-        """Questions that may be under way now."""
+    def adapts(self) -> bool:
+        """Whether it is told what the server can take."""
+        return self._limiter is not None
+
+    @property
+    def limit(self) -> int | None:
+        """Questions that may be under way now; `None` where `room` bounds them."""
         return self._queue.limit
+
+    @property
+    def room(self) -> float | None:
+        """Tokens that their prompts may have; `None` where `limit` bounds them."""
+        return self._queue.room
 
     @property
     def under_way(self) -> int:
@@ -322,13 +392,18 @@ class Gate:
         return self._queue.under_way
 
     @property
+    def tokens(self) -> float:
+        """Tokens of their prompts, what they share counted once."""
+        return self._queue.tokens
+
+    @property
     def waiting(self) -> int:
         """Questions that wait."""
         return self._queue.waiting
 
     @property
-    def history(self) -> list[tuple[float, int, float, float]]:
-        """What an adaptive limit has done lately: time, limit, share of lost tokens, mean TTFT (ms); else empty."""
+    def history(self) -> list[LimitWindow]:
+        """What an adaptive limit has done lately; empty for a number."""
         return list(self._limiter.history) if isinstance(self._limiter, AdaptiveLimit) else []
 
     def begin(
@@ -336,7 +411,7 @@ class Gate:
         prefix_id: str,
         ancestors: tuple[str, ...] = (),
         work_tokens: float | None = None,
-        shares: str | None = None,
+        body: bytes | None = None,
     ) -> Pass:
         """A call wants to start; if the pass has a ticket, `wait` or `wait_async` must follow.
 
@@ -347,12 +422,26 @@ class Gate:
             ancestors: questions that this one was opened in; a place of theirs covers it, or they would wait for
                 each other.
             work_tokens: expected output tokens of the whole question, if known.
-            shares: what its prompts begin with, if that is known.
+            body: the request's, to see what the question's prompts begin with.
         """
+        queue = self._queue
+        prompt = UNKNOWN_PROMPT
+        if body is not None:
+            with self._lock:
+                known = queue.knows(queue.host(prefix_id, ancestors))
+            if not known:  # once a question; a long body takes a while, so outside the lock
+                prompt = read_prompt(body)
         with self._lock:
-            queue = self._queue
-            host = queue.host(prefix_id, ancestors) if ancestors else prefix_id
-            return Pass(host, queue.begin(host, work_tokens, self._clock(), shares))
+            host = queue.host(prefix_id, ancestors)
+            return Pass(host, queue.begin(host, work_tokens, self._clock(), prompt))
+
+    def on_capacity(self, tokens: int) -> None:
+        """The cluster's KV caches hold this many tokens."""
+        if self._limiter is not None:
+            with self._lock:
+                self._limiter.on_capacity(tokens)
+                self._follow_limiter(self._limiter)
+                self._queue.admit(self._clock())
 
     def wait(self, entry: Pass) -> None:
         """Block this thread until the call may go."""
@@ -406,12 +495,18 @@ class Gate:
         with self._lock:
             queue = self._queue
             now = self._clock()
+            if record is not None:
+                queue.answered(entry.prefix_id, record)
             if self._limiter is not None and record is not None:
-                self._limiter.on_call(record, queue.under_way, queue.waiting > 0, now)
-                queue.limit = self._limiter.limit
+                under_way = UnderWay(queue.under_way, queue.tokens, queue.waiting > 0)
+                self._limiter.on_call(record, under_way, now)
+                self._follow_limiter(self._limiter)
             queue.end_call(entry.prefix_id, now)
             if queue.waiting:
                 queue.admit(now)
+
+    def _follow_limiter(self, limiter: Limiter) -> None:
+        self._queue.limit, self._queue.room = limiter.limit, limiter.room
 
     def end(self, prefix_id: str) -> None:
         """A question is over: the next may come in."""

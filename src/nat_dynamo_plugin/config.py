@@ -137,7 +137,8 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
     max_active_prefixes: int | Literal["auto"] | None = Field(
         default=None,
         description="Most questions under way at once, 1 or more; the others wait before their first call, those with "
-        "the least expected work for the shortest time. auto finds the number; null: all at once.",
+        "the least expected work for the shortest time. auto: as many as the cluster's KV caches hold the prompts of; "
+        "null: all at once.",
     )
     prefix_idle: float = Field(
         default=IDLE_S,

@@ -94,7 +94,6 @@ class ScopeHints:
     iat: PrefixLevel | int | None = None
     priority: int | None = None
     kind: str | None = None
-    shares: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +112,7 @@ class CallPrediction:
 _scope: ContextVar[ScopeHints | None] = ContextVar("dynamo_hints_scope", default=None)
 
 MAX_KIND_CHARS = 256
-"""Longest `kind` or `shares` of a question."""
+"""Longest `kind` of a question."""
 
 I32_MIN, I32_MAX = -(2**31), 2**31 - 1
 U32_MAX = 2**32 - 1
@@ -157,7 +156,6 @@ class DynamoHints:
         iat: PrefixLevel | str | int | None = None,
         priority: int | None = None,
         kind: str | None = None,
-        shares: str | None = None,
     ) -> Iterator[None]:
         """Set hints for the calls in this block; a hint left out keeps its value from the enclosing scope.
 
@@ -168,9 +166,6 @@ class DynamoHints:
             priority: i32, higher is served first by a frontend that queues (`--router-queue-threshold`).
             kind: what is known of the question before it is answered, for what is learned of its like (`auto` fields):
                 short texts joined by commas, the most telling first, e.g. `turns=3,tools=mail`. Use few different ones.
-            shares: names what the prompts begin with, e.g. the tool set. Questions that share it are let in one after
-                the other by the gate (`max_active_prefixes`), so that fewer different beginnings compete for the KV
-                cache.
 
         Raises:
             ValueError: for a value out of range, naming it.
@@ -179,9 +174,8 @@ class DynamoHints:
             raise ValueError(f"total_requests={total_requests!r} is not allowed: use a whole number of 1 or more")
         if priority is not None and not I32_MIN <= priority <= I32_MAX:
             raise ValueError(f"priority={priority!r} is not allowed: use a whole number from {I32_MIN} to {I32_MAX}")
-        for name, text in (("kind", kind), ("shares", shares)):
-            if text is not None and (not isinstance(text, str) or not 1 <= len(text) <= MAX_KIND_CHARS):
-                raise ValueError(f"{name}={text!r} is not allowed: use a text of 1 to {MAX_KIND_CHARS} characters")
+        if kind is not None and (not isinstance(kind, str) or not 1 <= len(kind) <= MAX_KIND_CHARS):
+            raise ValueError(f"kind={kind!r} is not allowed: use a text of 1 to {MAX_KIND_CHARS} characters")
         outer = _scope.get() or ScopeHints()
         given = {
             "total_requests": total_requests,
@@ -189,7 +183,6 @@ class DynamoHints:
             "iat": _checked_level_or_number("iat", iat),
             "priority": priority,
             "kind": kind,
-            "shares": shares,
         }
         token = _scope.set(replace(outer, **{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
         try:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Protocol
 
+import httpx
 from nat.builder.context import Context
 
 from .config import DynamoModelConfig
@@ -140,9 +141,9 @@ class Planner:
             hints = self.workload.expected(identity, None if scope is None else scope.kind, hints, index)
         return index, make_plan(identity, hints, index)
 
-    def follow(self, plan: ServingPlan) -> FollowedCall | None:
+    def follow(self, plan: ServingPlan, url: httpx.URL) -> FollowedCall | None:
         """What has to be told of the call's course, if anybody wants to know; from the context of the call."""
-        return None if self.workload is None else self.workload.follow(plan, self._template)
+        return None if self.workload is None else self.workload.follow(plan, self._template, url)
 
     def close(self) -> None:
         """Keep what was learned."""

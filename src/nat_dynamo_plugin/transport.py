@@ -353,7 +353,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             record.parent_session_id = plan.parent_session_id
             record.function_path = identity.function_path
             record.wire = planner.wire_names
-            telemetry.followed = planner.follow(plan)
+            telemetry.followed = planner.follow(plan, request.url)
             added, agent_hints, annotations = planner.say(plan)
             headers += [header for header in added if header[0] not in names]
         if self._answer_key is not None and (key := self._answer_key()) is not None:
@@ -361,6 +361,8 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
         refuses = bool(self._memory.refusing) and _origin(request) in self._memory.refusing
         body = None if refuses else _plain_json_body(request, headers, names)
+        if telemetry.followed is not None:
+            telemetry.followed.body = body
         nvext = NvextFields(agent_hints, annotations, EXTRA_FIELDS)
         parts = None if body is None else spliced(body, nvext)
         if parts is None:

@@ -12,11 +12,13 @@ from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 from nat.builder.context import Context
 
 from .admission import Gate, Pass
+from .capacity import CapacityProbe
 from .config import DynamoModelConfig
-from .hints import DynamoHints, PrefixHints
+from .hints import PrefixHints
 from .learning import WorkLearner
 from .limits import AdaptiveLimit
 from .plan import HALF_PRIORITY_TOKENS, ServingPlan
@@ -35,14 +37,23 @@ class Workload:
         learner: learns and predicts; `None` if nothing is `auto`.
         gate: bounds the questions under way; `None` for no bound.
         file: where the learned numbers are read from, if it is there, and written to in the end.
+        probe: asks what the cluster can hold; `None` where the gate does not want to know.
 
     Raises:
         ValueError: the file holds something else.
     """
 
-    def __init__(self, learner: WorkLearner | None, gate: Gate | None, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        learner: WorkLearner | None,
+        gate: Gate | None,
+        file: Path | None = None,
+        *,
+        probe: CapacityProbe | None = None,
+    ) -> None:
         self.learner = learner
         self.gate = gate
+        self._probe = probe
         self._runs: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._save: weakref.finalize[[WorkLearner, Path], Workload] | None = None
@@ -87,8 +98,10 @@ class Workload:
             iat=max(1, round(gap)) if hints.iat is None and gap is not None else hints.iat,
         )
 
-    def follow(self, plan: ServingPlan, template: PrefixTemplate) -> FollowedCall:
-        """Follow a call of this plan; call it in the context that the call is made in."""
+    def follow(self, plan: ServingPlan, template: PrefixTemplate, url: httpx.URL) -> FollowedCall:
+        """Follow a call of this plan to this URL; call it in the context that the call is made in."""
+        if self._probe is not None:
+            self._probe.called(url)
         if plan.identity.in_workflow:
             self._watch_run(plan.identity.prefix_id)
         return FollowedCall(self, plan, surrounding_ids(template) if self.gate is not None else ())
@@ -111,15 +124,20 @@ class Workload:
 
 
 class FollowedCall:
-    """One call between its plan and its answer."""
+    """One call between its plan and its answer.
 
-    __slots__ = ("_around", "_pass", "_plan", "_workload")
+    Attributes:
+        body: the request's, if it can be read.
+    """
+
+    __slots__ = ("_around", "_pass", "_plan", "_workload", "body")
 
     def __init__(self, workload: Workload, plan: ServingPlan, around: tuple[str, ...]) -> None:
         self._workload = workload
         self._plan = plan
         self._around = around
         self._pass: Pass | None = None
+        self.body: bytes | None = None
 
     def enter(self) -> None:
         """Wait at the gate, if there is one."""
@@ -144,8 +162,8 @@ class FollowedCall:
         work = plan.work_tokens
         if work is not None:
             work += HALF_PRIORITY_TOKENS if plan.expected_output_tokens is None else plan.expected_output_tokens
-        scope = DynamoHints.current()
-        return gate.begin(plan.identity.prefix_id, self._around, work, None if scope is None else scope.shares)
+        body, self.body = self.body, None
+        return gate.begin(plan.identity.prefix_id, self._around, work, body)
 
     def ended(self, record: CallRecord) -> None:
         """The call has been answered or has failed."""
@@ -174,13 +192,15 @@ def make_workload(config: DynamoModelConfig) -> Workload | None:
     limit = config.max_active_prefixes
     if not learns and limit is None:
         return None
-    gate = None
+    gate = probe = None
     if limit is not None:
         gate = Gate(
             AdaptiveLimit() if limit == "auto" else limit, idle_s=config.prefix_idle, max_wait_s=config.prefix_max_wait
         )
+        if gate.adapts:
+            probe = CapacityProbe(config.model_name, gate.on_capacity, verify=config.verify_ssl)
     try:
-        return Workload(WorkLearner() if learns else None, gate, config.prefix_learned)
+        return Workload(WorkLearner() if learns else None, gate, config.prefix_learned, probe=probe)
     except ValueError as error:
         raise ValueError(f"prefix_learned={str(config.prefix_learned)!r}: {error}") from error
 

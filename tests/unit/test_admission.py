@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import threading
 from collections.abc import Callable
@@ -11,10 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nat_dynamo_plugin.admission import HEAD_START_S, LOST_S, AdmissionQueue, Gate, Pass
+from nat_dynamo_plugin.admission import HEAD_START_S, LOST_S, UNKNOWN_PROMPT, AdmissionQueue, Gate, Pass
+from nat_dynamo_plugin.limits import UnderWay
 from nat_dynamo_plugin.plan import MAX_OVERTAKING_S
+from nat_dynamo_plugin.prompts import Prompt
+from nat_dynamo_plugin.telemetry import CallRecord
 
 NAMES = [f"q{n}" for n in range(8)]
+
+
+def prompt(shared: str, own: str = "", shared_bytes: int = 4000, own_bytes: int = 400) -> Prompt:
+    """A prompt whose beginning, of 1000 tokens unless told, others share."""
+    pieces = ((hash(shared), shared_bytes),)
+    return Prompt((*pieces, (hash((shared, own)), own_bytes)) if own else pieces)
+
+
+PROMPTS = [UNKNOWN_PROMPT, *(prompt(shared, own) for shared in "ab" for own in ("", "x", "y", "z"))]
 
 
 class Clock:
@@ -31,7 +44,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.queue = AdmissionQueue(2, idle_s=10.0, max_wait_s=50.0)
+        self.queue: AdmissionQueue = AdmissionQueue(2, idle_s=10.0, max_wait_s=50.0)
         self.in_flight: list[str] = []
         self.tickets: list[Any] = []
 
@@ -40,10 +53,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.tickets.remove(ticket)
             self.in_flight.append(ticket.prefix_id)
 
-    @rule(name=st.sampled_from(NAMES), work=st.none() | st.floats(0, 1e6), shares=st.sampled_from([None, "a", "b"]))
-    def call(self, name: str, work: float | None, shares: str | None) -> None:
+    @rule(name=st.sampled_from(NAMES), work=st.none() | st.floats(0, 1e6), prompt=st.sampled_from(PROMPTS))
+    def call(self, name: str, work: float | None, prompt: Prompt) -> None:
         was_in = self.queue.is_in(name)
-        ticket = self.queue.begin(name, work, self.now, shares)
+        ticket = self.queue.begin(name, work, self.now, prompt)
         if was_in:
             assert ticket is None, "a call of a question under way waited"
         if ticket is None:
@@ -57,6 +70,8 @@ class QueueMachine(RuleBasedStateMachine):
     def answer(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(self.in_flight))
         self.in_flight.remove(name)
+        tokens = data.draw(st.none() | st.integers(0, 3000))
+        self.queue.answered(name, CallRecord(prompt_tokens=tokens, completion_tokens=10))
         self.queue.end_call(name, self.now)
         self._collect()
 
@@ -74,9 +89,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.leave(ticket, self.now)
         self._collect()
 
-    @rule(limit=st.integers(1, 5))
-    def change_the_limit(self, limit: int) -> None:
-        self.queue.limit = limit
+    @rule(limit=st.none() | st.integers(1, 5), room=st.none() | st.floats(0, 5000))
+    def change_the_limit(self, limit: int | None, room: float | None) -> None:
+        self.queue.limit, self.queue.room = limit, room
         self.queue.poll(self.now)
         self._collect()
 
@@ -89,13 +104,15 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def work_is_conserved(self) -> None:
         if self.queue.waiting:
-            assert self.queue.under_way >= self.queue.limit
+            full = self.queue.limit is not None and self.queue.under_way >= self.queue.limit
+            assert full or self.queue.room is not None
             assert self.queue.in_flight > 0, "somebody waits for an idle cluster"
 
     @invariant()
     def counts_agree(self) -> None:
         assert self.queue.in_flight == len(self.in_flight)
         assert self.queue.waiting == len({ticket.prefix_id for ticket in self.tickets})
+        assert self.queue.under_way or self.queue.tokens == pytest.approx(0.0, abs=1e-6)
 
     @invariant()
     def no_one_waits_too_long(self) -> None:
@@ -112,8 +129,8 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def waiting(queue: AdmissionQueue, name: str, work: float | None, now: float, shares: str | None = None) -> Any:
-    ticket = queue.begin(name, work, now, shares)
+def waiting(queue: AdmissionQueue, name: str, work: float | None, now: float, prompt: Prompt = UNKNOWN_PROMPT) -> Any:
+    ticket = queue.begin(name, work, now, prompt)
     assert ticket is not None
     return ticket
 
@@ -169,23 +186,82 @@ class TestOrder:
 
     def test_questions_that_share_their_beginning_go_together(self) -> None:
         queue = AdmissionQueue(2)
-        queue.begin("a0", 100, 0.0, "tools a")
-        queue.begin("b0", 100, 0.0, "tools b")
-        c, a, b = (waiting(queue, name, 100, 1.0, f"tools {name}") for name in "cab")
+        queue.begin("a0", 100, 0.0, prompt("tools a", "0"))
+        queue.begin("b0", 100, 0.0, prompt("tools b", "0"))
+        c, a, b = (waiting(queue, name, 100, 1.0, prompt(f"tools {name}", "1")) for name in "cab")
         queue.end("b0", 2.0)
         assert a.admitted and not b.admitted and not c.admitted
         queue.end("a0", 3.0)
         queue.end("a", 3.0)
         assert b.admitted and c.admitted
 
+    def test_a_little_in_common_is_no_head_start(self) -> None:
+        queue = AdmissionQueue(1)
+        queue.begin("a0", 100, 0.0, prompt("same system prompt", "0", 400, 4000))
+        first = waiting(queue, "b", 100, 1.0, prompt("other", "1"))
+        second = waiting(queue, "a1", 100, 2.0, prompt("same system prompt", "1", 400, 4000))
+        queue.limit = 2
+        queue.admit(3.0)
+        assert first.admitted and not second.admitted
+
     def test_sharing_does_not_outweigh_a_long_wait(self) -> None:
         queue = AdmissionQueue(1, max_wait_s=math.inf)
-        queue.begin("a0", 100, 0.0, "a")
-        other = waiting(queue, "b", 100, 0.0, "b")
-        sharing = waiting(queue, "a1", 100, HEAD_START_S + 1.0, "a")
+        queue.begin("a0", 100, 0.0, prompt("a", "0"))
+        other = waiting(queue, "b", 100, 0.0, prompt("b", "0"))
+        sharing = waiting(queue, "a1", 100, HEAD_START_S + 1.0, prompt("a", "1"))
         queue.limit = 2
         queue.admit(HEAD_START_S + 2.0)
         assert other.admitted and not sharing.admitted
+
+
+class TestRoom:
+    def test_what_prompts_share_takes_room_once(self) -> None:
+        # 1000 tokens that are shared and 100 of each question's own.
+        queue = AdmissionQueue(None, room=1350.0)
+        for number in range(3):
+            assert queue.begin(f"a{number}", None, 0.0, prompt("a", f"{number}")) is None
+        assert queue.tokens == pytest.approx(1300.0)
+        waiting(queue, "a3", None, 0.0, prompt("a", "3"))
+
+    def test_a_prompt_that_does_not_fit_waits_for_room(self) -> None:
+        queue = AdmissionQueue(None, room=2000.0)
+        queue.begin("a", None, 0.0, prompt("a", "0"))
+        ticket = waiting(queue, "b", None, 1.0, prompt("b", "0"))
+        queue.end("a", 2.0)
+        assert ticket.admitted
+
+    def test_a_prompt_larger_than_the_room_goes_when_nothing_is_in_flight(self) -> None:
+        queue = AdmissionQueue(None, room=10.0)
+        assert queue.begin("a", None, 0.0, prompt("a", "0")) is None
+        ticket = waiting(queue, "b", None, 1.0, prompt("b", "0"))
+        queue.end_call("a", 2.0)
+        assert ticket.admitted
+
+    def test_answers_tell_how_long_prompts_are_and_how_much_they_grow(self) -> None:
+        queue = AdmissionQueue(None)
+        for number in range(400):
+            queue.begin("q", None, 0.0, prompt("a", f"{number}"))
+            for call in range(3):
+                queue.answered("q", CallRecord(prompt_tokens=2200 + 300 * call, completion_tokens=0))
+            queue.end("q", 0.0)
+        queue.begin("q", None, 0.0, prompt("a", "last"))
+        assert queue.tokens == pytest.approx(2200 + 300, rel=0.05)
+
+    def test_prompts_that_can_not_be_read_count_as_many_tokens_as_usual(self) -> None:
+        queue = AdmissionQueue(None)
+        for _ in range(200):
+            queue.begin("q", None, 0.0)
+            queue.answered("q", CallRecord(prompt_tokens=700))
+            queue.end("q", 0.0)
+        for number in range(3):
+            queue.begin(f"q{number}", None, 0.0)
+        assert queue.tokens == pytest.approx(2100, rel=0.05)
+
+    def test_a_call_of_a_question_under_way_never_waits_for_room(self) -> None:
+        queue = AdmissionQueue(None, room=2000.0)
+        queue.begin("a", None, 0.0, prompt("a", "0"))
+        queue.room = 10.0
+        assert queue.begin("a", None, 1.0, prompt("a", "0", own_bytes=40_000)) is None
 
 
 class TestPlaces:
@@ -405,6 +481,59 @@ class TestGateInThreads:
         assert entry.ticket is not None and entry.ticket.admitted
         assert gate.under_way == 1
         task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+class TestGateReadsPrompts:
+    @staticmethod
+    def body(system: str, text: str) -> bytes:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+        return json.dumps({"model": "m", "messages": messages}).encode()
+
+    def test_of_a_questions_first_call_only(self) -> None:
+        gate = Gate(Told(None, None), clock=Clock())
+        gate.begin("a", body=self.body("s" * 4000, "one"))
+        tokens = gate.tokens
+        assert 1000 < tokens < 1100
+        gate.begin("a", body=self.body("other" * 4000, "two"))
+        assert gate.tokens == tokens
+
+    def test_and_counts_what_they_share_once(self) -> None:
+        gate = Gate(Told(None, None), clock=Clock())
+        for number in range(10):
+            gate.begin(f"q{number}", body=self.body("s" * 4000, f"question {number}"))
+        assert 1000 < gate.tokens < 1300
+
+    def test_capacity_lets_in_whoever_fits_it(self) -> None:
+        limiter = Told(1, None)
+        gate = Gate(limiter, clock=Clock())
+        gate.begin("a", body=self.body("a" * 4000, "one"))
+        entry = gate.begin("b", body=self.body("b" * 4000, "one"))
+        assert entry.ticket is not None and not entry.ticket.admitted
+        gate.on_capacity(5000)
+        assert limiter.told == [5000]
+        assert entry.ticket.admitted
+        assert (gate.limit, gate.room) == (None, 5000)
+
+    def test_a_number_stays_a_number_whatever_the_capacity(self) -> None:
+        gate = Gate(1, clock=Clock())
+        gate.on_capacity(5000)
+        assert (gate.limit, gate.room, gate.adapts) == (1, None, False)
+
+
+class Told:
+    """A limiter that does what capacity says."""
+
+    def __init__(self, limit: int | None, room: float | None) -> None:
+        self.limit = limit
+        self.room = room
+        self.told: list[int] = []
+
+    def on_capacity(self, tokens: int) -> None:
+        self.told.append(tokens)
+        self.limit, self.room = None, float(tokens)
+
+    def on_call(self, record: CallRecord, under_way: UnderWay, now: float) -> None:
+        pass
 
 
 def test_idle_questions_are_seen_without_anything_happening() -> None:

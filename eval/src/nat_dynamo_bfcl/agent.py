@@ -159,7 +159,7 @@ class BfclAgent:
         question = Question(task, self._model_for(task), self._ask)
         tools = "+".join(task.involved_classes)
         # What a server can know of a question before it answers: the number of its user turns, and its tools.
-        with DynamoHints.scope(kind=f"turns={len(task.turns)},tools={tools}", shares=tools):
+        with DynamoHints.scope(kind=f"turns={len(task.turns)},tools={tools}"):
             await self._answer(question)
         return question.result
 

@@ -1,0 +1,118 @@
+"""How many tokens the KV caches of a cluster hold, as its Dynamo frontend says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+
+import httpx
+
+logger = logging.getLogger(__name__)
+
+BLOCKS_METRIC = "dynamo_frontend_model_total_kv_blocks"
+BLOCK_SIZE_METRIC = "dynamo_frontend_model_kv_cache_block_size"
+TIMEOUT_S = 2.0
+EVERY_S = 1.0
+"""Seconds between two times a frontend is asked, while calls are made; twice as many after each time in vain."""
+LONGEST_PAUSE_S = 300.0
+
+
+def worker_tokens(metrics: str, model: str) -> int | None:
+    """Tokens that the KV cache of one worker holds; `None` if the frontend does not say.
+
+    Args:
+        metrics: the frontend's `/metrics`, Prometheus text.
+        model: the model's name.
+    """
+    label = f'model="{model}"'
+    values = {}
+    for line in metrics.splitlines():
+        name, _, rest = line.partition("{")
+        labels, _, value = rest.rpartition("}")
+        if name in (BLOCKS_METRIC, BLOCK_SIZE_METRIC) and label in labels.split(","):
+            values[name] = float((value.split() or ["0"])[0])
+    return int(values.get(BLOCKS_METRIC, 0.0) * values.get(BLOCK_SIZE_METRIC, 0.0)) or None
+
+
+def count_workers(health: object) -> int:
+    """Workers of a frontend's `/health`: it lists an instance of the endpoint `generate` for each.
+
+    A prefill worker's cache holds prompts only until they are handed over, so the largest component counts alone.
+    """
+    instances = health.get("instances") if isinstance(health, dict) else None
+    components = Counter(
+        (instance.get("namespace"), instance.get("component"))
+        for instance in instances or ()
+        if isinstance(instance, dict) and instance.get("endpoint") == "generate"
+    )
+    return max(components.values(), default=0)
+
+
+class CapacityProbe:
+    """Asks a frontend in a thread of its own, so that no call waits for it, and again as long as calls are made.
+
+    Args:
+        model: the model's name.
+        told: called with the tokens that the caches of all workers hold, in that thread, whenever there is an answer.
+        verify: whether TLS certificates are checked.
+    """
+
+    def __init__(self, model: str, told: Callable[[int], None], *, verify: bool = True) -> None:
+        self._model = model
+        self._told = told
+        self._verify = verify
+        self._lock = threading.Lock()
+        self._asking = False
+        self._next = 0.0
+        self._misses = 0
+        self._worker_tokens: int | None = None
+
+    def called(self, url: httpx.URL) -> None:
+        """A call goes to this URL of an API: ask the frontend that serves it, if it is time to."""
+        if self._asking or monotonic() < self._next:
+            return
+        with self._lock:
+            if self._asking:
+                return
+            self._asking = True
+        root = url.copy_with(path=url.path.rpartition("/v1/")[0] or "/", query=None)
+        threading.Thread(target=self._ask, args=(root,), name="dynamo-capacity", daemon=True).start()
+
+    def _ask(self, root: httpx.URL) -> None:
+        try:
+            tokens = self._tokens(root)
+        except (httpx.HTTPError, ValueError) as error:
+            logger.debug("The KV capacity of %s could not be read: %s", root, error)
+            tokens = 0
+        if tokens:
+            self._misses = 0
+            self._told(tokens)
+        else:
+            self._misses += 1
+            if self._misses == 1:
+                logger.info(
+                    "%s does not say how many tokens its KV caches hold, as /metrics and /health of a Dynamo frontend "
+                    "do; max_active_prefixes: auto goes by what answers tell alone",
+                    root,
+                )
+        self._next = monotonic() + min(EVERY_S * 2.0**self._misses, LONGEST_PAUSE_S)
+        self._asking = False
+
+    def _tokens(self, root: httpx.URL) -> int:
+        """Tokens of all workers' caches, 0 if the frontend does not say.
+
+        Raises:
+            httpx.HTTPError: it can not be reached, or has no such page.
+            ValueError: the page is none of a frontend's.
+        """
+        # Reading certificates takes tens of ms, so only where they are needed.
+        verify = root.scheme == "https" and self._verify
+        with httpx.Client(base_url=root, timeout=TIMEOUT_S, verify=verify, trust_env=False) as client:
+            if self._worker_tokens is None:  # a long page, and a worker's cache does not change
+                self._worker_tokens = worker_tokens(client.get("/metrics").raise_for_status().text, self._model)
+            if self._worker_tokens is None:
+                return 0
+            return self._worker_tokens * count_workers(client.get("/health").raise_for_status().json())

@@ -1,0 +1,72 @@
+"""Prompts in pieces, so that what two of them have in common can be seen before they are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+CHUNK_BYTES = 2048
+"""Longest piece of a prompt; longer texts are cut."""
+
+_raw_items = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECTS_OR_TEXTS = (b"{", b'"', b"[")
+
+
+class _Body(msgspec.Struct):
+    """The fields of OpenAI's chat completions, completions and responses that a prompt is made of.
+
+    In the order in which chat templates render them: tools and instructions come before the conversation.
+    """
+
+    tools: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as a path in the tree of all prompts.
+
+    Attributes:
+        pieces: for each piece its key and its size in bytes. The key stands for the piece and all before it, as a KV
+            block's hash does, so two prompts have as much in common as they have keys in common. Keys are good within
+            this process only.
+    """
+
+    pieces: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pieces."""
+        return sum(size for _, size in self.pieces)
+
+
+def read_prompt(body: bytes) -> Prompt:
+    """The prompt in a request's body; an empty one for a body that is none of OpenAI's."""
+    try:
+        fields = _body.decode(body)
+        pieces: list[tuple[int, int]] = []
+        key = 0
+        for field in (fields.tools, fields.instructions, fields.messages, fields.input, fields.prompt):
+            for text in _texts(bytes(field)):
+                for start in range(0, len(text), CHUNK_BYTES):
+                    chunk = text[start : start + CHUNK_BYTES]
+                    key = hash((key, chunk))
+                    pieces.append((key, len(chunk)))
+    except msgspec.DecodeError:
+        return Prompt()
+    return Prompt(tuple(pieces))
+
+
+def _texts(raw: bytes) -> list[bytes]:
+    """A field's items, each as it stands in the body; token ids are one text."""
+    raw = raw.strip()
+    if raw[:1] == b"[" and raw[1:].lstrip()[:1] in _OBJECTS_OR_TEXTS:
+        return [bytes(item) for item in _raw_items.decode(raw)]
+    return [raw] if raw and raw != b"null" else []

@@ -1,0 +1,70 @@
+"""What the real Dynamo says of its KV caches, and what the gate makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nat.builder.framework_enum import LLMFrameworkEnum
+from nat.builder.workflow_builder import WorkflowBuilder
+from nat.runtime.loader import PluginTypes, discover_and_register_plugins
+
+from nat_dynamo_plugin import DynamoModelConfig, DynamoPrefixContext
+from nat_dynamo_plugin.admission import Gate
+from nat_dynamo_plugin.limits import FILL
+
+
+def gate_of(llm: DynamoModelConfig) -> Gate:
+    assert llm.running_service is not None and llm.running_service.planner is not None
+    workload = llm.running_service.planner.workload
+    assert workload is not None and workload.gate is not None
+    return workload.gate
+
+
+async def test_auto_begins_with_what_the_frontend_says_its_workers_hold() -> None:
+    discover_and_register_plugins(PluginTypes.COMPONENT)
+    llm = DynamoModelConfig(
+        local={"workers": 2, "kv_blocks": 1024, "block_size": 16}, max_tokens=4, max_active_prefixes="auto"
+    )
+    async with WorkflowBuilder() as builder:
+        await builder.add_llm("llm", llm)
+        chat = await builder.get_llm("llm", wrapper_type=LLMFrameworkEnum.LANGCHAIN)
+        gate = gate_of(llm)
+        assert gate.room is None
+        with DynamoPrefixContext.scope("first"):
+            await chat.ainvoke("Tell me about caches. " * 200)
+            async with asyncio.timeout(30):
+                while gate.room is None:  # noqa: ASYNC110 - another thread
+                    await asyncio.sleep(0.01)
+            # About 4 characters a token.
+            assert 500 < gate.tokens < 2500
+        assert gate.room == FILL * 2 * 1024 * 16
+        assert gate.limit is None
+        assert gate.tokens == 0.0
+
+
+async def test_questions_that_do_not_fit_the_caches_together_wait_for_each_other() -> None:
+    discover_and_register_plugins(PluginTypes.COMPONENT)
+    llm = DynamoModelConfig(
+        local={"workers": 1, "kv_blocks": 256, "block_size": 16}, max_tokens=4, max_active_prefixes="auto"
+    )
+    async with WorkflowBuilder() as builder:
+        await builder.add_llm("llm", llm)
+        chat = await builder.get_llm("llm", wrapper_type=LLMFrameworkEnum.LANGCHAIN)
+        gate = gate_of(llm)
+        with DynamoPrefixContext.scope("before"):
+            await chat.ainvoke("How large are you?")
+        async with asyncio.timeout(30):
+            while gate.room is None:  # noqa: ASYNC110 - another thread
+                await asyncio.sleep(0.01)
+        most = 0
+
+        async def question(number: int) -> None:
+            nonlocal most
+            with DynamoPrefixContext.scope(f"q{number}"):
+                for _ in range(3):
+                    await chat.ainvoke(f"{number} " * 1200)
+                    most = max(most, gate.under_way)
+
+        await asyncio.gather(*(question(number) for number in range(10, 18)))
+    assert 1 <= most < 8
+    assert (gate.under_way, gate.waiting) == (0, 0)
