@@ -15,6 +15,7 @@ import itertools
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -328,6 +329,14 @@ class AdmissionQueue:
             self._remove(prefix_id)
 
 
+_gates: weakref.WeakSet[Gate] = weakref.WeakSet()
+
+
+def gates() -> list[Gate]:
+    """All gates in use, for metrics."""
+    return list(_gates)
+
+
 @dataclass(slots=True)
 class Pass:
     """A call's way through the gate.
@@ -348,6 +357,7 @@ class Gate:
 
     Args:
         limit: questions under way at once; a `Limiter` finds it from what the server answers.
+        model: whose calls it lets in, for metrics.
         idle_s: see `IDLE_S`.
         max_wait_s: see `MAX_WAIT_S`.
         clock: seconds, never going back.
@@ -357,10 +367,12 @@ class Gate:
         self,
         limit: int | Limiter,
         *,
+        model: str = "unknown",
         idle_s: float = IDLE_S,
         max_wait_s: float = MAX_WAIT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.model = model
         self._limiter = None if isinstance(limit, int) else limit
         self._queue = AdmissionQueue(
             limit if isinstance(limit, int) else limit.limit,
@@ -370,6 +382,7 @@ class Gate:
         )
         self._clock = clock
         self._lock = threading.Lock()
+        _gates.add(self)
 
     @property
     def adapts(self) -> bool:

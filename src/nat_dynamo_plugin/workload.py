@@ -195,7 +195,10 @@ def make_workload(config: DynamoModelConfig) -> Workload | None:
     gate = probe = None
     if limit is not None:
         gate = Gate(
-            AdaptiveLimit() if limit == "auto" else limit, idle_s=config.prefix_idle, max_wait_s=config.prefix_max_wait
+            AdaptiveLimit() if limit == "auto" else limit,
+            model=config.model_name,
+            idle_s=config.prefix_idle,
+            max_wait_s=config.prefix_max_wait,
         )
         if gate.adapts:
             probe = CapacityProbe(config.model_name, gate.on_capacity, verify=config.verify_ssl)

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from ..admission import gates
 from ..telemetry import CallRecord
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -132,3 +133,25 @@ class PrometheusExporter(Collector):
         yield calls
         yield from tokens.values()
         yield from latencies.values()
+        yield from _gate_metrics()
+
+
+def _gate_metrics() -> Iterator[Metric]:
+    """What gates hold back now; of gates of the same model the sum, for each lets in what it has room for."""
+    sums: dict[tuple[str, str], dict[str, float]] = {
+        ("active_prefixes", "Questions under way."): {},
+        ("waiting_prefixes", "Questions that wait at the gate."): {},
+        ("active_tokens", "Tokens of the prompts of questions under way, what they share counted once."): {},
+        ("max_active_prefixes", "Questions that may be under way, where a number bounds them."): {},
+        ("max_active_tokens", "Tokens that their prompts may have, where `auto` has found that."): {},
+    }
+    for gate in gates():
+        values = (gate.under_way, gate.waiting, gate.tokens, gate.limit, gate.room)
+        for counts, value in zip(sums.values(), values, strict=True):
+            if value is not None:
+                counts[gate.model] = counts.get(gate.model, 0.0) + value
+    for (name, text), counts in sums.items():
+        gauge = GaugeMetricFamily(f"nat_dynamo_{name}", text, labels=("model",))
+        for model, value in counts.items():
+            gauge.add_metric((model,), value)
+        yield gauge

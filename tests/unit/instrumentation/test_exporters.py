@@ -11,10 +11,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
 from nat_dynamo_plugin import telemetry
+from nat_dynamo_plugin.admission import Gate
 from nat_dynamo_plugin.evaluators.records import records_from_trajectory
 from nat_dynamo_plugin.instrumentation import default_exporters, nat_steps
 from nat_dynamo_plugin.instrumentation.otel import OpenTelemetryExporter
 from nat_dynamo_plugin.instrumentation.prometheus import PrometheusExporter
+from nat_dynamo_plugin.limits import FILL, AdaptiveLimit
 from nat_dynamo_plugin.telemetry import CallRecord
 
 RECORD = CallRecord(
@@ -59,6 +61,28 @@ class TestNatSteps:
 
 
 class TestPrometheus:
+    def test_what_gates_hold_back_is_a_sum_over_the_gates_of_a_model(self) -> None:
+        registry = CollectorRegistry()
+        PrometheusExporter(registry)
+        gates = [Gate(2, model="gated"), Gate(3, model="gated"), Gate(AdaptiveLimit(), model="auto")]
+        for gate in gates:
+            for number in range(4):
+                gate.begin(f"q{number}", body=b'{"prompt": "%s"}' % (b"word " * 80))
+        gates[2].on_capacity(1000)
+
+        def value(name: str, model: str) -> float | None:
+            return registry.get_sample_value(f"nat_dynamo_{name}", {"model": model})
+
+        assert value("active_prefixes", "gated") == 5
+        assert value("waiting_prefixes", "gated") == 3
+        assert value("max_active_prefixes", "gated") == 5
+        assert value("max_active_tokens", "gated") is None
+        # Four times the same prompt, of about 100 tokens.
+        assert value("active_prefixes", "auto") == 4
+        assert value("active_tokens", "auto") == pytest.approx(100, abs=2)
+        assert value("max_active_prefixes", "auto") is None
+        assert value("max_active_tokens", "auto") == FILL * 1000
+
     def test_counts_and_times(self) -> None:
         registry = CollectorRegistry()
         exporter = PrometheusExporter(registry)
