@@ -1,4 +1,4 @@
-"""Admission: how many questions may be under way at once, and who waits for whom.
+"""Admission: which questions may be under way at once, and who waits for whom.
 
 A question holds its place from its first call until it ends or has been idle for a while; its calls never wait in
 between.
@@ -353,10 +353,10 @@ class Pass:
 
 
 class Gate:
-    """Lets at most a limit of questions be under way, for callers in threads and in any event loop.
+    """Lets so many questions be under way as there is room for, for callers in threads and in any event loop.
 
     Args:
-        limit: questions under way at once; a `Limiter` finds it from what the server answers.
+        limit: questions under way at once; or who finds out how much room there is.
         model: whose calls it lets in, for metrics.
         idle_s: see `IDLE_S`.
         max_wait_s: see `MAX_WAIT_S`.

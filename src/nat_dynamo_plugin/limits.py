@@ -22,8 +22,8 @@ LATE_SHARE = 0.25
 UNCROWDED_LOSS = 0.02
 """Share of cached prompt tokens lost above which room grows no more than it must."""
 UNCROWDED_DELAY = 1.75
-"""How many times the usual time to first token of windows without congestion a window's may be for
-room to grow more than it must."""
+"""How many times the usual time to first token of windows without congestion a window's may be for room to grow more
+than it must."""
 CUBIC_C = 0.1
 """How fast room grows, in questions a window cubed. RFC 9438 has 0.4 a second cubed; what growth does is seen late
 here, after several windows."""
@@ -32,8 +32,8 @@ MOST_GROWTH = 1.15
 ADDITIVE = 0.5
 """What a window without congestion adds at least, in questions."""
 BEYOND = 0.002
-"""Largest share that a window adds to room which is more than the KV caches are said to hold: what was evicted
-may still be cached in a lower tier, which Dynamo does not count."""
+"""Largest share that a window adds to room that is more than `FILL` of what the KV caches are said to hold: what was
+evicted may still be cached in a lower tier, which Dynamo does not count."""
 GAIN = 0.25
 """Weight of the newest window in the mean congestion."""
 MIN_WINDOW_CALLS = 16
