@@ -109,17 +109,19 @@ def pays_to_warm(hints: PrefixHints, call_index: int) -> bool:
     return hints.iat is not None and iat_ms(hints.iat) >= WARM_MIN_IAT_MS
 
 
-def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int) -> ServingPlan:
+def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int, *, crowded: bool = False) -> ServingPlan:
     """Decide what to ask of the server for one call.
 
     - A prefix of one request has nothing to come back for: no session, so the router may balance freely.
     - The last call is marked only where the total is knowledge about this chain, not a constant of the config.
     - A priority is sent only if a source knows one, or knows the work to come; see `work_to_come`.
+    - A crowded cluster is asked for no work that nobody waits for.
 
     Args:
         identity: whose call it is.
         hints: the resolved hints.
         call_index: 0 for the chain's first call.
+        crowded: whether questions wait for room in the KV caches.
     """
     sticky = hints.total_requests != 1
     work = work_to_come(hints, call_index)
@@ -131,7 +133,7 @@ def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int) -> Se
         parent_session_id=identity.parent_session_id if sticky else None,
         last_call=last,
         expected_output_tokens=None if hints.osl is None else osl_tokens(hints.osl),
-        speculative_prefill=sticky and pays_to_warm(hints, call_index),
+        speculative_prefill=sticky and not crowded and pays_to_warm(hints, call_index),
         priority=_sent_priority(hints, work),
         latency_sensitivity=hints.latency_sensitivity,
         work_tokens=work,

@@ -137,9 +137,10 @@ class Planner:
         index = self._counters.next_index(identity.session_id)
         scope = DynamoHints.current()
         hints = self._resolve(context, scope, identity, index)
-        if self.workload is not None:
-            hints = self.workload.expected(identity, None if scope is None else scope.kind, hints, index)
-        return index, make_plan(identity, hints, index)
+        if self.workload is None:
+            return index, make_plan(identity, hints, index)
+        hints = self.workload.expected(identity, None if scope is None else scope.kind, hints, index)
+        return index, make_plan(identity, hints, index, crowded=self.workload.is_crowded)
 
     def follow(self, plan: ServingPlan, url: httpx.URL) -> FollowedCall | None:
         """What has to be told of the call's course, if anybody wants to know; from the context of the call."""

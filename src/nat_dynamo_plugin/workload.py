@@ -64,6 +64,11 @@ class Workload:
             self._save = weakref.finalize(self, _save, learner, file)
         on_question_end(self)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether questions wait at the gate."""
+        return self.gate is not None and self.gate.waiting > 0
+
     def close(self) -> None:
         """Write what was learned."""
         if self._save is not None:

@@ -189,6 +189,30 @@ class TestGate:
         assert service.records[-1].gate_wait_ms is not None
         assert service.records[0].gate_wait_ms is None
 
+    async def test_nothing_is_warmed_while_questions_wait(self) -> None:
+        service = Service(max_active_prefixes=1, prefix_total_requests=10, prefix_iat=1000)
+
+        async def other() -> None:
+            with DynamoPrefixContext.scope("b"):
+                await service.ask()
+
+        outside = copy_context()
+        with DynamoPrefixContext.scope("a"):
+            await service.ask()
+            assert service.hints()["speculative_prefill"] is True
+            service.hold = asyncio.Event()
+            first = asyncio.create_task(service.ask())
+            await turns()
+            task = asyncio.create_task(other(), context=outside)
+            await turns()
+            second = asyncio.create_task(service.ask())
+            await turns()
+            assert service.prefixes == ["a", "a", "a"]
+            assert "speculative_prefill" not in service.hints()
+            service.hold.set()
+            await asyncio.gather(first, second)
+        await task
+
     async def test_a_question_in_a_question_does_not_wait(self) -> None:
         service = Service(max_active_prefixes=1)
 
