@@ -83,6 +83,14 @@ class CapacityProbe:
 
     def _ask(self, root: httpx.URL) -> None:
         try:
+            self._ask_once(root)
+        finally:
+            # 2 ** 16 s is beyond the longest pause, and a float does not hold every power of two.
+            self._next = monotonic() + min(EVERY_S * 2.0 ** min(self._misses, 16), LONGEST_PAUSE_S)
+            self._asking = False
+
+    def _ask_once(self, root: httpx.URL) -> None:
+        try:
             tokens = self._tokens(root)
         except (httpx.HTTPError, ValueError) as error:
             logger.debug("The KV capacity of %s could not be read: %s", root, error)
@@ -98,8 +106,6 @@ class CapacityProbe:
                     "do; max_active_prefixes: auto goes by what answers tell alone",
                     root,
                 )
-        self._next = monotonic() + min(EVERY_S * 2.0**self._misses, LONGEST_PAUSE_S)
-        self._asking = False
 
     def _tokens(self, root: httpx.URL) -> int:
         """Tokens of all workers' caches, 0 if the frontend does not say.

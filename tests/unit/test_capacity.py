@@ -51,7 +51,6 @@ class Frontend:
         self.server = server
         self.root = root
         self.told: list[int] = []
-        self.asked = threading.Event()
         self.probe = CapacityProbe("m", self.told.append)
         self.url = httpx.URL(server.url_for(f"{root}/v1/chat/completions"))
 
@@ -129,3 +128,11 @@ def test_a_server_that_is_not_there_is_no_error() -> None:
     probe = CapacityProbe("m", told.append)
     probe._ask(httpx.URL("http://127.0.0.1:9/"))
     assert told == []
+
+
+def test_a_server_that_never_says_is_asked_for_ever() -> None:
+    probe = CapacityProbe("m", lambda tokens: None)
+    probe._misses = 5000
+    probe._asking = True
+    probe._ask(httpx.URL("http://127.0.0.1:9/"))
+    assert not probe._asking
