@@ -46,6 +46,7 @@ from contention_shape import Recorded, Shape  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from nat_dynamo_plugin.capacity import count_workers  # noqa: E402
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig  # noqa: E402
 from nat_dynamo_plugin.local.server import worker_command  # noqa: E402
 
@@ -297,8 +298,7 @@ class SecondHalf:
 
 async def _workers(dynamo: LocalDynamo) -> int:
     async with httpx.AsyncClient(trust_env=False) as client:
-        health = (await client.get(f"{dynamo.frontend_url}/health")).json()
-    return sum(instance.get("endpoint") == "generate" for instance in health.get("instances", []))
+        return count_workers((await client.get(f"{dynamo.frontend_url}/health")).json())
 
 
 @asynccontextmanager

@@ -374,12 +374,9 @@ class Gate:
     ) -> None:
         self.model = model
         self._limiter = None if isinstance(limit, int) else limit
-        self._queue = AdmissionQueue(
-            limit if isinstance(limit, int) else limit.limit,
-            room=None if isinstance(limit, int) else limit.room,
-            idle_s=idle_s,
-            max_wait_s=max_wait_s,
-        )
+        self._queue = AdmissionQueue(limit if isinstance(limit, int) else None, idle_s=idle_s, max_wait_s=max_wait_s)
+        if self._limiter is not None:
+            self._follow_limiter(self._limiter)
         self._clock = clock
         self._lock = threading.Lock()
         _gates.add(self)
@@ -438,12 +435,12 @@ class Gate:
             body: the request's, to see what the question's prompts begin with.
         """
         queue = self._queue
-        prompt = UNKNOWN_PROMPT
-        if body is not None:
-            with self._lock:
-                known = queue.knows(queue.host(prefix_id, ancestors))
-            if not known:  # once a question; a long body takes a while, so outside the lock
-                prompt = read_prompt(body)
+        with self._lock:
+            host = queue.host(prefix_id, ancestors)
+            if body is None or queue.knows(host):
+                return Pass(host, queue.begin(host, work_tokens, self._clock()))
+        # Once a question; a long body takes a while, so outside the lock.
+        prompt = read_prompt(body)
         with self._lock:
             host = queue.host(prefix_id, ancestors)
             return Pass(host, queue.begin(host, work_tokens, self._clock(), prompt))

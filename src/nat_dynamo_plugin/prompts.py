@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
@@ -29,7 +30,7 @@ class _Body(msgspec.Struct):
 _body = msgspec.json.Decoder(_Body)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """A prompt as a path in the tree of all prompts.
 
@@ -41,7 +42,7 @@ class Prompt:
 
     pieces: tuple[tuple[int, int], ...] = ()
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of all pieces."""
         return sum(size for _, size in self.pieces)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.builder.workflow_builder import WorkflowBuilder
@@ -13,28 +16,32 @@ from nat_dynamo_plugin.admission import Gate
 from nat_dynamo_plugin.limits import FILL
 
 
-def gate_of(llm: DynamoModelConfig) -> Gate:
-    assert llm.running_service is not None and llm.running_service.planner is not None
-    workload = llm.running_service.planner.workload
-    assert workload is not None and workload.gate is not None
-    return workload.gate
-
-
-async def test_auto_begins_with_what_the_frontend_says_its_workers_hold() -> None:
+@asynccontextmanager
+async def auto_on(**local: Any) -> AsyncIterator[tuple[Any, Gate]]:
+    """A LangChain client with `max_active_prefixes: auto` on an embedded Dynamo, and its gate."""
     discover_and_register_plugins(PluginTypes.COMPONENT)
-    llm = DynamoModelConfig(
-        local={"workers": 2, "kv_blocks": 1024, "block_size": 16}, max_tokens=4, max_active_prefixes="auto"
-    )
+    llm = DynamoModelConfig(local=local, max_tokens=4, max_active_prefixes="auto")
     async with WorkflowBuilder() as builder:
         await builder.add_llm("llm", llm)
         chat = await builder.get_llm("llm", wrapper_type=LLMFrameworkEnum.LANGCHAIN)
-        gate = gate_of(llm)
+        assert llm.running_service is not None and llm.running_service.planner is not None
+        workload = llm.running_service.planner.workload
+        assert workload is not None and workload.gate is not None
+        yield chat, workload.gate
+
+
+async def capacity_is_known(gate: Gate) -> None:
+    async with asyncio.timeout(30):
+        while gate.room is None:  # noqa: ASYNC110 - another thread
+            await asyncio.sleep(0.01)
+
+
+async def test_auto_begins_with_what_the_frontend_says_its_workers_hold() -> None:
+    async with auto_on(workers=2, kv_blocks=1024, block_size=16) as (chat, gate):
         assert gate.room is None
         with DynamoPrefixContext.scope("first"):
             await chat.ainvoke("Tell me about caches. " * 200)
-            async with asyncio.timeout(30):
-                while gate.room is None:  # noqa: ASYNC110 - another thread
-                    await asyncio.sleep(0.01)
+            await capacity_is_known(gate)
             # About 4 characters a token.
             assert 500 < gate.tokens < 2500
         assert gate.room == FILL * 2 * 1024 * 16
@@ -43,19 +50,10 @@ async def test_auto_begins_with_what_the_frontend_says_its_workers_hold() -> Non
 
 
 async def test_questions_that_do_not_fit_the_caches_together_wait_for_each_other() -> None:
-    discover_and_register_plugins(PluginTypes.COMPONENT)
-    llm = DynamoModelConfig(
-        local={"workers": 1, "kv_blocks": 256, "block_size": 16}, max_tokens=4, max_active_prefixes="auto"
-    )
-    async with WorkflowBuilder() as builder:
-        await builder.add_llm("llm", llm)
-        chat = await builder.get_llm("llm", wrapper_type=LLMFrameworkEnum.LANGCHAIN)
-        gate = gate_of(llm)
+    async with auto_on(workers=1, kv_blocks=256, block_size=16) as (chat, gate):
         with DynamoPrefixContext.scope("before"):
             await chat.ainvoke("How large are you?")
-        async with asyncio.timeout(30):
-            while gate.room is None:  # noqa: ASYNC110 - another thread
-                await asyncio.sleep(0.01)
+        await capacity_is_known(gate)
         most = 0
 
         async def question(number: int) -> None:

@@ -44,7 +44,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.queue: AdmissionQueue = AdmissionQueue(2, idle_s=10.0, max_wait_s=50.0)
+        self.queue = AdmissionQueue(2, idle_s=10.0, max_wait_s=50.0)
         self.in_flight: list[str] = []
         self.tickets: list[Any] = []
 

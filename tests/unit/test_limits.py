@@ -222,26 +222,27 @@ def windows(limit: AdaptiveLimit, count: int, *, lost: float = 0.0, ttft_ms: flo
 
 
 def test_grows_faster_the_longer_there_is_no_congestion() -> None:
-    seen = windows(AdaptiveLimit(), 8)
+    seen = windows(AdaptiveLimit(), 10)
     steps = [b - a for a, b in pairwise(seen)]
     assert seen == sorted(seen)
-    assert max(steps[-3:]) > 1.5 * max(steps[:3])
+    assert max(steps[-3:]) > 2 * max(steps[:3])
     assert all(b <= MOST_GROWTH * a + 1 for a, b in pairwise(seen))
 
 
-@pytest.mark.parametrize(("lost", "ttft_ms"), [(0.06, 10.0), (0.0, 30.0)])
-def test_where_crowding_begins_it_grows_no_more_than_it_must(lost: float, ttft_ms: float) -> None:
+# What is late for long is usual in the end.
+@pytest.mark.parametrize(("lost", "ttft_ms", "count"), [(0.06, 10.0, 4), (0.0, 30.0, 2)])
+def test_where_crowding_begins_it_grows_no_more_than_it_must(lost: float, ttft_ms: float, count: int) -> None:
     limit = AdaptiveLimit()
     before = windows(limit, 8)[-1]
-    seen = windows(limit, 2, lost=lost, ttft_ms=ttft_ms)
+    seen = windows(limit, count, lost=lost, ttft_ms=ttft_ms)
     assert before <= seen[0] <= seen[-1] <= before + 2
 
 
 def test_comes_back_to_where_it_was_cut_and_stays_around_there() -> None:
     limit = AdaptiveLimit()
-    peak = windows(limit, 8)[-1]
+    peak = windows(limit, 12)[-1]
     low = windows(limit, 1, lost=0.4)[0]
     assert 0.75 * peak <= low < 0.85 * peak
     seen = windows(limit, 9)
     assert seen[6] >= 0.95 * peak
-    assert min(abs(room - peak) for room in seen) <= 0.05 * peak
+    assert seen[6] <= 1.1 * peak

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from ..admission import gates
+from ..admission import Gate, gates
 from ..telemetry import CallRecord
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -136,22 +136,28 @@ class PrometheusExporter(Collector):
         yield from _gate_metrics()
 
 
+_GATE_GAUGES: tuple[tuple[str, str, Callable[[Gate], float | None]], ...] = (
+    ("active_prefixes", "Questions under way.", lambda gate: gate.under_way),
+    ("waiting_prefixes", "Questions that wait at the gate.", lambda gate: gate.waiting),
+    (
+        "active_tokens",
+        "Tokens of the prompts of questions under way, what they share counted once.",
+        lambda gate: gate.tokens,
+    ),
+    ("max_active_prefixes", "Questions that may be under way, where a number bounds them.", lambda gate: gate.limit),
+    ("max_active_tokens", "Tokens that their prompts may have, where `auto` has found that.", lambda gate: gate.room),
+)
+
+
 def _gate_metrics() -> Iterator[Metric]:
     """What gates hold back now; of gates of the same model the sum, for each lets in what it has room for."""
-    sums: dict[tuple[str, str], dict[str, float]] = {
-        ("active_prefixes", "Questions under way."): {},
-        ("waiting_prefixes", "Questions that wait at the gate."): {},
-        ("active_tokens", "Tokens of the prompts of questions under way, what they share counted once."): {},
-        ("max_active_prefixes", "Questions that may be under way, where a number bounds them."): {},
-        ("max_active_tokens", "Tokens that their prompts may have, where `auto` has found that."): {},
-    }
-    for gate in gates():
-        values = (gate.under_way, gate.waiting, gate.tokens, gate.limit, gate.room)
-        for counts, value in zip(sums.values(), values, strict=True):
+    for name, text, read in _GATE_GAUGES:
+        sums: dict[str, float] = {}
+        for gate in gates():
+            value = read(gate)
             if value is not None:
-                counts[gate.model] = counts.get(gate.model, 0.0) + value
-    for (name, text), counts in sums.items():
+                sums[gate.model] = sums.get(gate.model, 0.0) + value
         gauge = GaugeMetricFamily(f"nat_dynamo_{name}", text, labels=("model",))
-        for model, value in counts.items():
-            gauge.add_metric((model,), value)
+        for model, total in sums.items():
+            gauge.add_metric((model,), total)
         yield gauge

@@ -22,6 +22,7 @@ from typing import IO, Any, Self
 
 import httpx
 
+from nat_dynamo_plugin.capacity import count_workers
 from nat_dynamo_plugin.local.answers import AnswerBook, load_answers
 from nat_dynamo_plugin.local.config import LocalDynamoConfig
 from nat_dynamo_plugin.local.model import eos_token_id, load_tokenizer, tokenizer_file, write_model_folder
@@ -328,8 +329,7 @@ class LocalDynamo:
         if models.status_code != 200 or not models.json().get("data"):
             return "no model is registered yet"
         health = await client.get(f"{self.frontend_url}/health")
-        instances = health.json().get("instances", [])
-        ready = sum(instance.get("endpoint") == "generate" for instance in instances)
+        ready = count_workers(health.json())
         if ready < self.config.workers:
             return f"{ready} of {self.config.workers} workers are ready"
         return ""
