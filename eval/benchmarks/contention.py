@@ -46,7 +46,7 @@ from contention_shape import Recorded, Shape  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from nat_dynamo_plugin.capacity import count_workers  # noqa: E402
+from nat_dynamo_plugin.admission.capacity import count_workers  # noqa: E402
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig  # noqa: E402
 from nat_dynamo_plugin.local.server import worker_command  # noqa: E402
 

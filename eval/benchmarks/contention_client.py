@@ -15,14 +15,14 @@ import httpx
 from contention_shape import Recorded, Shape
 from nat.builder.context import Context
 
-from nat_dynamo_plugin.config import DynamoModelConfig
-from nat_dynamo_plugin.hints import DynamoHints
-from nat_dynamo_plugin.learning import WorkLearner
-from nat_dynamo_plugin.limits import LimitWindow
-from nat_dynamo_plugin.planner import Planner
-from nat_dynamo_plugin.prefix import DynamoPrefixContext
-from nat_dynamo_plugin.telemetry import CallRecord
-from nat_dynamo_plugin.transport import DynamoTransport
+from nat_dynamo_plugin.admission.limits import LimitWindow
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.http.transport import DynamoTransport
+from nat_dynamo_plugin.learning.learner import WorkLearner
+from nat_dynamo_plugin.plan.planner import Planner
+from nat_dynamo_plugin.question.hints import DynamoHints
+from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 from overhead import HEADERS, InMemory, body, ours
 
-from nat_dynamo_plugin import telemetry
-from nat_dynamo_plugin.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.telemetry import record as telemetry
 
 PREFIXES = 100_000
 STEP = 20_000

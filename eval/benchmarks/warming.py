@@ -22,7 +22,7 @@ import httpx
 
 from nat_dynamo_plugin import CallRecord, DynamoModelConfig, DynamoPrefixContext, DynamoTransport
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
-from nat_dynamo_plugin.planner import Planner
+from nat_dynamo_plugin.plan.planner import Planner
 
 THINK_MS = (0, 20, 50, 100, 250, 750)
 CONVERSATIONS = 8

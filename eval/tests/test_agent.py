@@ -12,8 +12,8 @@ from nat_dynamo_bfcl.answers import answer_key, solution
 from nat_dynamo_bfcl.benchmark import Task, check, get_task
 from nat_dynamo_bfcl.calls import ToolCall
 from nat_dynamo_bfcl.testing import FakeChatModel, reply_with, solve
-from nat_dynamo_plugin.hints import DynamoHints, ScopeHints
 from nat_dynamo_plugin.local import current_scripted_answer
+from nat_dynamo_plugin.question.hints import DynamoHints, ScopeHints
 
 # Each class of tools at least once, a turn without calls, arguments without names, changing lists.
 SAMPLE = [f"multi_turn_base_{number}" for number in (0, 31, 48, 90, 108, 156, 167, 180)]

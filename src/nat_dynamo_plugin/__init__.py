@@ -6,20 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import DynamoModelConfig
-    from .hints import DynamoHints, PrefixHints, PrefixLevel
-    from .prefix import DynamoPrefixContext
-    from .telemetry import CallRecord
-    from .transport import DynamoTransport
+    from nat_dynamo_plugin.config.model import DynamoModelConfig
+    from nat_dynamo_plugin.http.transport import DynamoTransport
+    from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints, PrefixLevel
+    from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+    from nat_dynamo_plugin.telemetry.record import CallRecord
 
 _HOMES = {
-    "CallRecord": "telemetry",
-    "DynamoHints": "hints",
-    "DynamoModelConfig": "config",
-    "DynamoPrefixContext": "prefix",
-    "DynamoTransport": "transport",
-    "PrefixHints": "hints",
-    "PrefixLevel": "hints",
+    "CallRecord": "telemetry.record",
+    "DynamoHints": "question.hints",
+    "DynamoModelConfig": "config.model",
+    "DynamoPrefixContext": "question.prefix",
+    "DynamoTransport": "http.transport",
+    "PrefixHints": "question.hints",
+    "PrefixLevel": "question.hints",
 }
 
 __all__ = [

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from .config import DynamoModelConfig
-from .hints import PrefixHints, PrefixLevel, parse_level_or_number
-from .plan import make_plan
-from .prefix import CallIdentity, DynamoPrefixContext, PrefixTemplate
-from .registration.takeover import dynamo_llm
-from .wire import prefix_headers
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.dialects import prefix_headers
+from nat_dynamo_plugin.nat.takeover import dynamo_llm
+from nat_dynamo_plugin.plan.serving import make_plan
+from nat_dynamo_plugin.question.hints import PrefixHints, PrefixLevel, parse_level_or_number
+from nat_dynamo_plugin.question.prefix import CallIdentity, DynamoPrefixContext, PrefixTemplate
 
 DEFAULT_TEMPLATE = "nat-dynamo-{uuid}"
 

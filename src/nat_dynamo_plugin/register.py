@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .registration import components, takeover
+from nat_dynamo_plugin.nat import components, takeover
 
 takeover.take_over_dynamo()
 components.register_all()

@@ -12,8 +12,8 @@ from nat.builder.workflow_builder import WorkflowBuilder
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 
 from nat_dynamo_plugin import DynamoModelConfig, DynamoPrefixContext
-from nat_dynamo_plugin.admission import Gate
-from nat_dynamo_plugin.limits import FILL
+from nat_dynamo_plugin.admission.gate import Gate
+from nat_dynamo_plugin.admission.limits import FILL
 
 
 @asynccontextmanager

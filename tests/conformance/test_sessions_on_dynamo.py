@@ -20,8 +20,9 @@ from nat.data_models.function import FunctionBaseConfig
 from nat.data_models.intermediate_step import IntermediateStep
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 
-from nat_dynamo_plugin import CallRecord, DynamoHints, DynamoModelConfig, DynamoPrefixContext, telemetry
+from nat_dynamo_plugin import CallRecord, DynamoHints, DynamoModelConfig, DynamoPrefixContext
 from nat_dynamo_plugin.evaluators.records import records_from_trajectory
+from nat_dynamo_plugin.telemetry import record as telemetry
 
 
 class WriterConfig(FunctionBaseConfig, name="test_writer"):

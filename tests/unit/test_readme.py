@@ -14,7 +14,7 @@ import yaml
 from nat.data_models.config import Config
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 
-from nat_dynamo_plugin.config import DynamoModelConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -35,8 +35,8 @@ from nat_dynamo_bfcl.calls import ToolCall, is_python_name
 from nat_dynamo_bfcl.environment import Environment
 from nat_dynamo_bfcl.result import Result
 from nat_dynamo_bfcl.schema import to_openai_tool
-from nat_dynamo_plugin.hints import DynamoHints
 from nat_dynamo_plugin.local import scripted_answer
+from nat_dynamo_plugin.question.hints import DynamoHints
 
 logger = logging.getLogger(__name__)
 

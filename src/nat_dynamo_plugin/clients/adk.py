@@ -15,9 +15,9 @@ from google.adk.models.lite_llm import LiteLlm
 from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.utils.responses_api import validate_no_responses_api
 
-from ..config import DynamoModelConfig
-from .arguments import chat_parameters, checked_arguments, named_parameters
-from .http import http_clients
+from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments, named_parameters
+from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from agno.models.message import Message
 from agno.models.openai import OpenAIChat, OpenAIResponses
 from nat.data_models.llm import APITypeEnum
 
-from ..config import DynamoModelConfig
-from .arguments import checked_arguments
-from .http import http_clients
-from .thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.clients.arguments import checked_arguments
+from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 _OURS = {
     *("id", "api_key", "base_url", "timeout", "max_retries", "http_client", "client_params", "client", "async_client"),

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
-from ..config import DynamoModelConfig
-from ..nearest import did_you_mean
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.nearest import did_you_mean
 
 
 def checked_arguments(arguments: Mapping[str, Any], known: Iterable[str], client: str) -> dict[str, Any]:

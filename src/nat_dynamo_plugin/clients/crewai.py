@@ -14,10 +14,10 @@ from crewai.llms.providers.openai.completion import OpenAICompletion
 from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.utils.responses_api import validate_no_responses_api
 
-from ..config import DynamoModelConfig
-from .arguments import chat_parameters, checked_arguments, named_parameters
-from .http import http_clients
-from .thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments, named_parameters
+from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 _OURS = {
     *("model", "api_key", "base_url", "timeout", "max_retries", "client_params", "provider", "interceptor"),

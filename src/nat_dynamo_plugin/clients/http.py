@@ -14,12 +14,12 @@ from httpx_retries import Retry, RetryTransport
 from nat.builder.context import ContextState
 from nat.llm.utils.constants import LLMHeaderPrefix
 
-from ..config import DynamoModelConfig
-from ..provider import Service, service_of
-from ..transport import DynamoTransport
-from .errors import OpenAIErrors
-from .loops import AnyLoopTransport
-from .retries import retry_policies
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.http.loops import AnyLoopTransport
+from nat_dynamo_plugin.http.transport import DynamoTransport
+from nat_dynamo_plugin.layers.errors import OpenAIErrors
+from nat_dynamo_plugin.layers.retry import retry_policies
+from nat_dynamo_plugin.service import Service, service_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI

@@ -12,10 +12,10 @@ from langchain_core.runnables import ConfigurableField
 from langchain_openai import ChatOpenAI
 from nat.data_models.llm import APITypeEnum
 
-from ..config import DynamoModelConfig
-from .arguments import checked_arguments
-from .http import http_clients
-from .thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.clients.arguments import checked_arguments
+from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 # Arguments that are set here, by their names and their aliases.
 _OURS = {

@@ -14,11 +14,11 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.llms.openai_like import OpenAILike, OpenAILikeResponses  # type: ignore[import-untyped]
 from nat.data_models.llm import APITypeEnum
 
-from ..config import DynamoModelConfig
-from ..local.config import DEFAULT_CONTEXT_LENGTH
-from .arguments import checked_arguments
-from .http import http_clients
-from .thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.clients.arguments import checked_arguments
+from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
+from nat_dynamo_plugin.config.local import DEFAULT_CONTEXT_LENGTH
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 _OURS = {
     *("model", "api_base", "api_key", "api_version", "timeout", "max_retries", "reuse_client"),

@@ -10,7 +10,7 @@ from nat.builder.builder import Builder
 from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.cli.register_workflow import register_llm_client
 
-from ..config import DynamoModelConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 FRAMEWORKS: dict[LLMFrameworkEnum, tuple[str, str]] = {
     LLMFrameworkEnum.LANGCHAIN: ("langchain", "langchain"),

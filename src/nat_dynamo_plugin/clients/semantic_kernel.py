@@ -14,10 +14,10 @@ from semantic_kernel.connectors.ai.open_ai import OpenAIChatCompletion, OpenAICh
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents.chat_history import ChatHistory
 
-from ..config import DynamoModelConfig
-from .arguments import checked_arguments
-from .http import http_clients
-from .thinking import in_argument, with_thinking
+from nat_dynamo_plugin.clients.arguments import checked_arguments
+from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.clients.thinking import in_argument, with_thinking
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 _OURS = {
     *("service_id", "extension_data", "function_choice_behavior", "ai_model_id", "messages", "stream"),

@@ -13,10 +13,10 @@ from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.utils.responses_api import validate_no_responses_api
 from strands.models.openai import OpenAIModel
 
-from ..config import DynamoModelConfig
-from .arguments import chat_parameters, checked_arguments
-from .http import http_clients
-from .thinking import Arguments, with_thinking
+from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments
+from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.clients.thinking import Arguments, with_thinking
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 
 class DynamoModel(OpenAIModel):

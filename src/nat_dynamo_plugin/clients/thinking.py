@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from nat.llm.utils.thinking import BaseThinkingInjector, FunctionArgumentWrapper, patch_with_thinking
 
-from ..config import DynamoModelConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 T = TypeVar("T")
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]

@@ -1,7 +1,7 @@
 """Read back what each LLM call left in a question's trajectory.
 
 A call is a NAT intermediate step pair CUSTOM_START/CUSTOM_END named `STEP_NAME`; the END step holds the
-call's record (see `nat_dynamo_plugin.telemetry`). Trajectories come live from `nat eval` or from a saved
+call's record (see `nat_dynamo_plugin.telemetry.record`). Trajectories come live from `nat eval` or from a saved
 `workflow_output.json`, maybe written by another version of this package, so reading is tolerant: nothing
 here raises on bad data. What could not be read becomes `None` ("not known") and is named in the question's
 `problems`.
@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from nat_dynamo_plugin.telemetry import ARRIVAL_STEP_NAME, RECORD_KEY, STEP_NAME, CallRecord
+from nat_dynamo_plugin.telemetry.record import ARRIVAL_STEP_NAME, RECORD_KEY, STEP_NAME, CallRecord
 
 MEASURED_ON_WORKFLOW = "workflow start to end"
 MEASURED_ON_STEPS = "first to last recorded step"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
 from nat_dynamo_plugin.evaluators.records import Question
-from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 
 class TtftConfig(DynamoMetricConfig, name="dynamo_ttft"):  # type: ignore[call-arg]

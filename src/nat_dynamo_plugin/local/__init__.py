@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nat_dynamo_plugin.config.local import LocalDynamoConfig
     from nat_dynamo_plugin.local.answers import (
         ANNOTATION,
         ScriptedAnswer,
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         scripted_answer,
         scripted_answers,
     )
-    from nat_dynamo_plugin.local.config import LocalDynamoConfig
     from nat_dynamo_plugin.local.server import LocalDynamo, LocalDynamoError
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 _LAZY = {
     "ANNOTATION": "answers",
     "LocalDynamo": "server",
-    "LocalDynamoConfig": "config",
+    "LocalDynamoConfig": "nat_dynamo_plugin.config.local",
     "LocalDynamoError": "server",
     "ScriptedAnswer": "answers",
     "ScriptedAnswerError": "answers",
@@ -48,5 +48,5 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        return getattr(import_module(_LAZY[name] if "." in _LAZY[name] else f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

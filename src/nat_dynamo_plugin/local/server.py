@@ -22,9 +22,9 @@ from typing import IO, Any, Self
 
 import httpx
 
-from nat_dynamo_plugin.capacity import count_workers
+from nat_dynamo_plugin.admission.capacity import count_workers
+from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.local.answers import AnswerBook, load_answers
-from nat_dynamo_plugin.local.config import LocalDynamoConfig
 from nat_dynamo_plugin.local.model import eos_token_id, load_tokenizer, tokenizer_file, write_model_folder
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from nat.data_models.optimizable import SearchSpace
 from nat.data_models.optimizer import OptimizerStrategyBaseConfig
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from ..nearest import refuse_unknown_fields
+from nat_dynamo_plugin.nearest import refuse_unknown_fields
 
 PLANNED_SAMPLERS = ("qmc", "random", "grid")
 """Samplers that do not look at results: the plan is made before the first trial, and a seed always gives the same."""

@@ -10,9 +10,9 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from .results import trial_rows
-from .study import INDEX, Queue
-from .verdict import Objective
+from nat_dynamo_plugin.sweep.results import trial_rows
+from nat_dynamo_plugin.sweep.study import INDEX, Queue
+from nat_dynamo_plugin.sweep.verdict import Objective
 
 logger = logging.getLogger(__name__)
 

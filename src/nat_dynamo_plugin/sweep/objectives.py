@@ -8,8 +8,8 @@ from typing import Any, cast
 from nat.data_models.config import Config
 from nat.data_models.optimizer import OptimizerConfig
 
-from .run import dynamo_metrics
-from .verdict import Objective
+from nat_dynamo_plugin.sweep.run import dynamo_metrics
+from nat_dynamo_plugin.sweep.verdict import Objective
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from nat.middleware.middleware import CallNext, CallNextStream, FunctionMiddlewa
 from nat.utils.providers import generate_id
 from pydantic import Field
 
-from ..telemetry import ARRIVAL_STEP_NAME
+from nat_dynamo_plugin.telemetry.record import ARRIVAL_STEP_NAME
 
 
 class OpenLoopConfig(FunctionMiddlewareBaseConfig, name="dynamo_open_loop"):  # type: ignore[call-arg]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from nat.data_models.config import Config
 
-from .results import SweepResult
-from .space import value_at
+from nat_dynamo_plugin.sweep.results import SweepResult
+from nat_dynamo_plugin.sweep.space import value_at
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def write_results(result: SweepResult, folder: Path, base: Config, file: Path | 
     Raises:
         RuntimeError: if the written config does not load with the tuned values.
     """
-    from .report import report_html
+    from nat_dynamo_plugin.sweep.report import report_html
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRIALS).write_text(trials_csv(result, names), encoding="utf-8", newline="")
@@ -45,7 +45,7 @@ def write_config(result: SweepResult, target: Path, base: Config, file: Path) ->
     """Write the user's config with the chosen values, and see that it loads."""
     from nat.runtime.loader import load_config
 
-    from .yaml_output import tuned_text
+    from nat_dynamo_plugin.sweep.yaml_output import tuned_text
 
     target.write_text(tuned_text(file, base, result.chosen, target), encoding="utf-8")
     loaded = load_config(target)

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .results import RUN
-from .space import Values
-from .study import Queue
-from .verdict import Objective
+from nat_dynamo_plugin.sweep.results import RUN
+from nat_dynamo_plugin.sweep.space import Values
+from nat_dynamo_plugin.sweep.study import Queue
+from nat_dynamo_plugin.sweep.verdict import Objective
 
 if TYPE_CHECKING:
-    from .sweep import _Job
+    from nat_dynamo_plugin.sweep.sweep import _Job
 
 
 def shown(value: float, objective: Objective) -> str:

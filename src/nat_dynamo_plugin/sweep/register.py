@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from nat.cli.register_workflow import register_optimizer
 
-from . import open_loop as open_loop
-from .config import DynamoSweepConfig
-from .nat_config import let_nat_take
+from nat_dynamo_plugin.sweep import open_loop as open_loop
+from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
+from nat_dynamo_plugin.sweep.nat_config import let_nat_take
 
 if TYPE_CHECKING:
-    from .sweep import DynamoSweep
+    from nat_dynamo_plugin.sweep.sweep import DynamoSweep
 
 
 let_nat_take(DynamoSweepConfig)
@@ -21,6 +21,6 @@ let_nat_take(DynamoSweepConfig)
 @register_optimizer(config_type=DynamoSweepConfig)
 async def dynamo_sweep(config: DynamoSweepConfig) -> AsyncIterator[DynamoSweep]:
     """The runner that `nat optimize` asks for its result."""
-    from .sweep import DynamoSweep
+    from nat_dynamo_plugin.sweep.sweep import DynamoSweep
 
     yield DynamoSweep(config)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .progress import shown
-from .results import SweepResult, TrialRow
-from .verdict import Objective
+from nat_dynamo_plugin.sweep.progress import shown
+from nat_dynamo_plugin.sweep.results import SweepResult, TrialRow
+from nat_dynamo_plugin.sweep.verdict import Objective
 
 _INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _BEST, _CURRENT, _BAD, _POINT = "#3f9142", "#d9822b", "#cf4b4b", "#4a6fa5"

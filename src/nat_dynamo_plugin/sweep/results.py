@@ -8,10 +8,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from .run import RunResult
-from .space import Values
-from .study import OWNER, PROBLEM, Queue
-from .verdict import (
+from nat_dynamo_plugin.sweep.run import RunResult
+from nat_dynamo_plugin.sweep.space import Values
+from nat_dynamo_plugin.sweep.study import OWNER, PROBLEM, Queue
+from nat_dynamo_plugin.sweep.verdict import (
     MIN_ROUNDS,
     Comparison,
     Objective,

@@ -19,10 +19,10 @@ from nat.data_models.evaluator import EvalInputItem
 from nat.data_models.intermediate_step import IntermediateStepType
 from nat.data_models.optimizer import OptimizerRunConfig
 
-from ..config import DynamoModelConfig
-from ..evaluators.metric import DynamoMetricConfig, Metric, Sample, aggregate, metric_of
-from ..evaluators.records import Question, is_failed
-from .verdict import Objective
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, aggregate, metric_of
+from nat_dynamo_plugin.evaluators.records import Question, is_failed
+from nat_dynamo_plugin.sweep.verdict import Objective
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from optuna.distributions import (
 )
 from pydantic import BaseModel
 
-from ..nearest import nearest_or_all
+from nat_dynamo_plugin.nearest import nearest_or_all
 
 Values = dict[str, Any]
 """A configuration to try: a value for each tuned path."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .config import DynamoSweepConfig
-from .progress import shown
-from .results import Finals, TrialRow
-from .verdict import Comparison, Objective
+from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
+from nat_dynamo_plugin.sweep.progress import shown
+from nat_dynamo_plugin.sweep.results import Finals, TrialRow
+from nat_dynamo_plugin.sweep.verdict import Comparison, Objective
 
 
 def figures(objectives: Sequence[Objective], comparison: Comparison) -> str:

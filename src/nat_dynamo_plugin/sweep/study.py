@@ -28,7 +28,7 @@ from optuna.storages import RDBStorage, RetryFailedTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
-from .space import suggest
+from nat_dynamo_plugin.sweep.space import suggest
 
 logger = logging.getLogger(__name__)
 

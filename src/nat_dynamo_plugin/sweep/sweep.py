@@ -23,14 +23,14 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from pydantic import BaseModel
 
-from .config import PLANNED_SAMPLERS, DynamoSweepConfig
-from .identity import fingerprint
-from .importance import importance
-from .objectives import objectives_of
-from .output import write_results
-from .progress import SweepProgress
-from .redaction import Redaction
-from .results import (
+from nat_dynamo_plugin.sweep.config import PLANNED_SAMPLERS, DynamoSweepConfig
+from nat_dynamo_plugin.sweep.identity import fingerprint
+from nat_dynamo_plugin.sweep.importance import importance
+from nat_dynamo_plugin.sweep.objectives import objectives_of
+from nat_dynamo_plugin.sweep.output import write_results
+from nat_dynamo_plugin.sweep.progress import SweepProgress
+from nat_dynamo_plugin.sweep.redaction import Redaction
+from nat_dynamo_plugin.sweep.results import (
     ARM,
     ROUND,
     RUN,
@@ -41,14 +41,14 @@ from .results import (
     runs_of,
     trial_rows,
 )
-from .run import Partial, RunFailed, RunResult, Stopped, dynamo_metrics, run_once
-from .space import TunedSpace, Values, short_names
-from .statement import verdict_text
-from .study import INDEX, PROBLEM, Planned, Queue, Storage
-from .terminal import ctrl_c, quiet
-from .verdict import partial_ratio, weighted_gain
-from .workload import measured_on
-from .yaml_output import raw_config, with_values
+from nat_dynamo_plugin.sweep.run import Partial, RunFailed, RunResult, Stopped, dynamo_metrics, run_once
+from nat_dynamo_plugin.sweep.space import TunedSpace, Values, short_names
+from nat_dynamo_plugin.sweep.statement import verdict_text
+from nat_dynamo_plugin.sweep.study import INDEX, PROBLEM, Planned, Queue, Storage
+from nat_dynamo_plugin.sweep.terminal import ctrl_c, quiet
+from nat_dynamo_plugin.sweep.verdict import partial_ratio, weighted_gain
+from nat_dynamo_plugin.sweep.workload import measured_on
+from nat_dynamo_plugin.sweep.yaml_output import raw_config, with_values
 
 logger = logging.getLogger(__name__)
 

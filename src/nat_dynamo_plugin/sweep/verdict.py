@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluators.metric import Sample, Statistic, aggregate
+from nat_dynamo_plugin.evaluators.metric import Sample, Statistic, aggregate
 
 N_RESAMPLES = 4000
 MIN_ROUNDS = 2

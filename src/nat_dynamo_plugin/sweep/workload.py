@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from nat.data_models.config import Config
 
-from ..config import DynamoModelConfig
-from .open_loop import OpenLoopConfig
-from .space import plain
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.sweep.open_loop import OpenLoopConfig
+from nat_dynamo_plugin.sweep.space import plain
 
 _PACKAGES = ("nat-dynamo-plugin", "nvidia-nat-core", "ai-dynamo", "optuna")
 _LOCAL = (

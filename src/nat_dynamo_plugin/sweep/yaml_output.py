@@ -11,8 +11,8 @@ from typing import Any
 from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
-from ..config import DynamoModelConfig, other_names
-from .space import Values, owner_of, value_at
+from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
+from nat_dynamo_plugin.sweep.space import Values, owner_of, value_at
 
 _FILE = "file://"
 

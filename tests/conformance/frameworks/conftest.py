@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from nat_dynamo_plugin import telemetry
-from nat_dynamo_plugin.config import DynamoModelConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig, ScriptedAnswer, current_scripted_answer
-from nat_dynamo_plugin.provider import remote_service
-from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.service import remote_service
+from nat_dynamo_plugin.telemetry import record as telemetry
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 from .drivers import DRIVERS, TOOL, Driver, make_client
 from .servers import Exchange, Fault, FaultServer, Relay

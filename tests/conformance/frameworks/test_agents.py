@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 from .drivers import DRIVERS, Driver
 

@@ -11,8 +11,8 @@ import pytest
 from nat.data_models.llm import APITypeEnum
 
 from nat_dynamo_plugin.local import scripted_answer, scripted_answers
-from nat_dynamo_plugin.prefix import DynamoPrefixContext
-from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 from .conftest import AFTER_TOOL, PLAIN, Client, Dynamo, settled
 from .drivers import TOOL, TOOL_RESULT, Driver

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nat_dynamo_plugin.config import DynamoModelConfig
-from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 from .conftest import Client
 from .drivers import Adk, Agno, Driver, make_client

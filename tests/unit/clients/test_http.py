@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from nat_dynamo_plugin.clients.errors import OpenAIErrors
 from nat_dynamo_plugin.clients.http import http_clients, limits, timeouts
-from nat_dynamo_plugin.config import DynamoModelConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.layers.errors import OpenAIErrors
 
 
 class Server(ThreadingHTTPServer):

@@ -12,7 +12,7 @@ from nat.builder.framework_enum import LLMFrameworkEnum
 
 from nat_dynamo_plugin.clients.arguments import checked_arguments
 from nat_dynamo_plugin.clients.register import FRAMEWORKS, MissingFrameworkError, client_of
-from nat_dynamo_plugin.config import DynamoModelConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 PACKAGES = {
     LLMFrameworkEnum.LANGCHAIN: "langchain_openai",

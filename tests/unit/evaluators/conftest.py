@@ -16,7 +16,7 @@ from nat.data_models.intermediate_step import (
 )
 from nat.data_models.invocation_node import InvocationNode
 
-from nat_dynamo_plugin.telemetry import RECORD_KEY, STEP_NAME, CallRecord
+from nat_dynamo_plugin.telemetry.record import RECORD_KEY, STEP_NAME, CallRecord
 
 T0 = 1_800_000_000.0
 

@@ -25,14 +25,14 @@ from nat.plugins.eval.exporters.file_eval_callback import FileEvalCallback
 from pydantic import ValidationError
 from rich.console import Console
 
+from nat_dynamo_plugin.cli.report import load_report, print_report
 from nat_dynamo_plugin.evaluators import register  # noqa: F401
 from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
 from nat_dynamo_plugin.evaluators.ttft import TtftConfig
 from nat_dynamo_plugin.evaluators.worker_stickiness import WorkerStickinessConfig
-from nat_dynamo_plugin.report import load_report, print_report
-from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 CONFIGS: list[type[DynamoMetricConfig]] = [
     KvReuseConfig,

@@ -15,7 +15,7 @@ from nat_dynamo_plugin.evaluators.question_latency import QuestionLatency
 from nat_dynamo_plugin.evaluators.records import Question
 from nat_dynamo_plugin.evaluators.ttft import Ttft
 from nat_dynamo_plugin.evaluators.worker_stickiness import WorkerStickiness
-from nat_dynamo_plugin.telemetry import CallRecord
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 STATISTICS: list[Statistic] = ["mean", "p50", "p95"]
 statistics = st.sampled_from(STATISTICS)

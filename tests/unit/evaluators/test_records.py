@@ -20,7 +20,7 @@ from nat_dynamo_plugin.evaluators.records import (
     is_failed,
     records_from_trajectory,
 )
-from nat_dynamo_plugin.telemetry import RECORD_KEY, CallRecord
+from nat_dynamo_plugin.telemetry.record import RECORD_KEY, CallRecord
 
 
 @pytest.mark.parametrize("as_model", [True, False])
@@ -36,7 +36,7 @@ def test_record_survives_nat_eval_and_json(build: SimpleNamespace, as_model: boo
 
 
 def test_reads_what_the_exporter_pushes(build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    nat_steps = pytest.importorskip("nat_dynamo_plugin.instrumentation.nat_steps")
+    nat_steps = pytest.importorskip("nat_dynamo_plugin.telemetry.nat_steps")
     monkeypatch.setattr(type(Context.get()), "workflow_run_id", property(lambda self: "run"))
     seen: list[IntermediateStep] = []
     subscription = Context.get().intermediate_step_manager.subscribe(seen.append)

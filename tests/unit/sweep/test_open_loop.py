@@ -13,7 +13,7 @@ from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
 from nat_dynamo_plugin.evaluators.records import MEASURED_ON_ARRIVAL, Question
 from nat_dynamo_plugin.sweep import open_loop
 from nat_dynamo_plugin.sweep.open_loop import OpenLoop, OpenLoopConfig
-from nat_dynamo_plugin.telemetry import ARRIVAL_STEP_NAME
+from nat_dynamo_plugin.telemetry.record import ARRIVAL_STEP_NAME
 
 
 class Clock:

@@ -11,7 +11,7 @@ from nat.data_models.optimizable import SearchSpace
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BaseModel
 
-from nat_dynamo_plugin.config import DynamoModelConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.sweep.space import TunedSpace, choices, distribution, short_names, value_at
 
 

@@ -1,0 +1,1 @@
+"""How many questions may be under way, and who waits for whom."""

@@ -1,0 +1,90 @@
+"""The working set: how many prompt tokens the questions under way keep in KV caches, what they share counted once."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+
+from nat_dynamo_plugin.admission.prompts import Prompt
+
+GAIN = 1 / 32
+"""Weight of the newest call in the means."""
+FIRST_TOKENS_A_BYTE = 0.25
+_MAX_SEEN = 65_536
+
+
+class WorkingSet:
+    """Adds up prompts as a tree, for a KV cache keeps what prompts have in common once.
+
+    Tokens are estimated before a prompt is sent, from its bytes; how many tokens a byte makes, and how much a prompt
+    grows after its question's first call, is learned from answers. What several workers keep counts once.
+    """
+
+    def __init__(self) -> None:
+        self._tokens_a_byte = FIRST_TOKENS_A_BYTE
+        self._growth = 0.0
+        self._usual_first = 0.0
+        self._unknown = 0
+        self._holders: Counter[int] = Counter()
+        self._bytes = 0
+        self._questions = 0
+        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of all questions in the set."""
+        known = self._bytes * self._tokens_a_byte
+        return known + self._unknown * self._usual_first + self._questions * self._growth
+
+    def cost(self, prompt: Prompt) -> float:
+        """Tokens that a question with this first prompt would add; as many as usual if the prompt could not be read."""
+        first = self.missing(prompt) * self._tokens_a_byte if prompt.pieces else self._usual_first
+        return first + self._growth
+
+    def missing(self, prompt: Prompt) -> int:
+        """Bytes of the prompt that no question in the set has."""
+        holders = self._holders
+        return sum(size for key, size in prompt.pieces if key not in holders)
+
+    def add(self, prompt: Prompt) -> None:
+        """A question with this first prompt is under way now."""
+        self._bytes += self.missing(prompt)
+        self._holders.update(key for key, _ in prompt.pieces)
+        self._questions += 1
+        self._unknown += not prompt.pieces
+
+    def remove(self, prompt: Prompt) -> None:
+        """A question that was added no longer is."""
+        self._questions -= 1
+        self._unknown -= not prompt.pieces
+        for key, size in prompt.pieces:
+            if self._holders[key] > 1:
+                self._holders[key] -= 1
+            else:
+                del self._holders[key]
+                self._bytes -= size
+
+    def learn(self, prompt: Prompt, first_tokens: int, tokens: int) -> None:
+        """A question's call was answered.
+
+        Args:
+            prompt: the question's first prompt.
+            first_tokens: tokens of that prompt.
+            tokens: tokens of this call's prompt and answer.
+        """
+        self._usual_first += GAIN * (first_tokens - self._usual_first)
+        if prompt.pieces:
+            self._tokens_a_byte += GAIN * (first_tokens / prompt.size - self._tokens_a_byte)
+        self._growth += GAIN * (max(0, tokens - first_tokens) - self._growth)
+
+    def family(self, prompt: Prompt) -> int | None:
+        """The last piece of the prompt that was in an earlier one too: what makes it a kind of prompt, as far as can be
+        known; remembers the prompt."""
+        found = None
+        for key, _ in prompt.pieces:
+            if key in self._seen:
+                found = key
+            self._seen[key] = None
+            self._seen.move_to_end(key)
+        while len(self._seen) > _MAX_SEEN:
+            self._seen.popitem(last=False)
+        return found

@@ -1,0 +1,299 @@
+"""Summary table of a finished `nat eval`, read from the files it wrote.
+
+    python -m nat_dynamo_plugin.cli.report OUTPUT_DIR
+
+NAT 1.9 writes `<evaluator>_output.json` for each evaluator, `workflow_output.json` (the trajectories) and
+the configuration. The counts (calls, tokens, workers) come from the trajectories if they hold the custom
+steps, which NAT drops unless `eval.general.output.workflow_output_step_filter` names them, and else from the
+reasoning of the Dynamo evaluators, which has the same counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
+from nat_dynamo_plugin.telemetry.record import STEP_NAME
+
+_WORKFLOW_OUTPUT = "workflow_output.json"
+_SUFFIX = "_output.json"
+
+
+class ReportError(Exception):
+    """The directory holds no readable, finished evaluation; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """One evaluator's result. `value` is `None` when the evaluator had nothing to average."""
+
+    name: str
+    value: float | None
+    unit: str
+    statistic: str
+    meaning: str
+    file: Path
+    questions: int
+    problem: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class EvalReport:
+    """What a finished evaluation says.
+
+    `figures` has one entry a question; it is empty when no file holds the counts.
+    """
+
+    directory: Path
+    metrics: list[MetricRow]
+    figures: list[QuestionFigures]
+    workflow_output: Path | None = None
+    simulated: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def questions(self) -> int:
+        """Number of questions evaluated."""
+        return max([len(self.figures), *(row.questions for row in self.metrics)])
+
+    @property
+    def wall_time_s(self) -> float | None:
+        """Seconds from the first question's start to the last question's end."""
+        starts = [f.started_at for f in self.figures if f.started_at is not None]
+        ends = [f.ended_at for f in self.figures if f.ended_at is not None]
+        return max(ends) - min(starts) if starts and ends else None
+
+
+def load_report(directory: Path) -> EvalReport:
+    """Read the output directory of a finished `nat eval`.
+
+    Raises:
+        ReportError: no such directory, no evaluator's output in it, or a file that can not be read.
+    """
+    if not directory.is_dir():
+        raise ReportError(f"{directory} is not a directory; give the eval.general.output.dir of a finished run")
+    directory = _job_directory(directory)
+    config = _load_config(directory / "config_effective.yml")
+    metrics: list[MetricRow] = []
+    figures: list[QuestionFigures] = []
+    for path in sorted(directory.glob("*" + _SUFFIX)):
+        if path.name == _WORKFLOW_OUTPUT:
+            continue
+        output = _load_json(path)
+        if not isinstance(output, dict) or not isinstance(output.get("eval_output_items"), list):
+            continue
+        metrics.append(_metric_row(path, output))
+        items = [item for item in output["eval_output_items"] if isinstance(item, dict)]
+        counted = [f for item in items if (f := QuestionFigures.from_reasoning(item.get("reasoning")))]
+        if len(counted) > len(figures):
+            figures = counted
+    if not metrics:
+        raise ReportError(
+            f"{directory} holds no <evaluator>{_SUFFIX}; nat eval writes its files once it has finished "
+            "and at least one evaluator gave a result"
+        )
+    order = {name: position for position, name in enumerate(_mapping(config, "eval", "evaluators"))}
+    metrics.sort(key=lambda row: order.get(row.name, len(order)))
+
+    workflow_output = directory / _WORKFLOW_OUTPUT
+    report = EvalReport(directory=directory, metrics=metrics, figures=figures)
+    if workflow_output.is_file():
+        report.workflow_output = workflow_output
+        report.figures = _figures_from_trajectories(_load_json(workflow_output), config) or figures
+    report.simulated = any(isinstance(llm, dict) and llm.get("local") for llm in _mapping(config, "llms").values())
+    report.notes = [f"{row.name}: {row.problem}" for row in metrics if row.problem]
+    report.notes += _problem_notes(report.figures)
+    return report
+
+
+def print_report(report: EvalReport, console: Console) -> None:
+    """Print the table of metrics, the counts, what was left out, and where the files are."""
+    table = Table(title=f"Evaluation of {_count(report.questions, 'question')}", title_justify="left")
+    table.add_column("metric", overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("statistic", no_wrap=True)
+    table.add_column("meaning", overflow="fold")
+    for row in report.metrics:
+        table.add_row(escape(row.name), _value(row.value, row.unit), row.statistic, escape(row.meaning))
+    console.print(table)
+    if report.simulated:
+        console.print("Simulated engines: reuse, placement and queueing are Dynamo's own, latencies are no GPU's.")
+    console.print()
+    for label, text in _counts(report):
+        console.print(f"{label:<12} {text}", markup=False, highlight=False)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    console.print()
+    console.print("Files:", highlight=False)
+    if report.workflow_output is not None:
+        _print_path(console, report.workflow_output, "answers and trajectories")
+    for row in report.metrics:
+        _print_path(console, row.file, "score and reasoning of each question")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: 0 when the summary was printed, 2 when there is nothing to summarise."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nat_dynamo_plugin.cli.report",
+        description="Summarise what a finished nat eval wrote.",
+    )
+    parser.add_argument("directory", type=Path, help="the eval.general.output.dir of the run")
+    arguments = parser.parse_args(argv)
+    try:
+        report = load_report(arguments.directory)
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_report(report, Console())
+    return 0
+
+
+def _job_directory(directory: Path) -> Path:
+    """The directory itself, or its only job directory (`append_job_id_to_output_dir`)."""
+    if any(directory.glob("*" + _SUFFIX)):
+        return directory
+    jobs = sorted(path for path in directory.glob("jobs/*") if any(path.glob("*" + _SUFFIX)))
+    if len(jobs) > 1:
+        newest = max(jobs, key=lambda path: path.stat().st_mtime)
+        raise ReportError(f"{directory} holds {len(jobs)} runs under jobs/; name one of them (the newest is {newest})")
+    return jobs[0] if jobs else directory
+
+
+def _metric_row(path: Path, output: dict[str, Any]) -> MetricRow:
+    average = output.get("average_score")
+    value = None
+    if isinstance(average, int | float) and math.isfinite(average):
+        value = float(average)
+    summary = _mapping(output, "metric")
+    problem = summary.get("problem")
+    if value is None and problem is None:
+        problem = "it gave no average"
+    return MetricRow(
+        name=path.name.removesuffix(_SUFFIX),
+        value=value,
+        unit=str(summary.get("unit", "")),
+        statistic=str(summary.get("statistic", "mean")),
+        meaning=str(summary.get("meaning", "average score")),
+        file=path,
+        questions=len(output["eval_output_items"]),
+        problem=problem,
+    )
+
+
+def _figures_from_trajectories(workflow_output: Any, config: Any) -> list[QuestionFigures]:
+    """One entry a question, or nothing if no trajectory holds a call's steps."""
+    if not isinstance(workflow_output, list):
+        return []
+    dataset = _mapping(config, "eval", "general", "dataset")
+    key = _mapping(dataset, "structure").get("trajectory_key", "intermediate_steps")
+    trajectories = [
+        (item.get(dataset.get("id_key", "id")), item[key])
+        for item in workflow_output
+        if isinstance(item, dict) and isinstance(item.get(key), list)
+    ]
+    if not any(_is_call(step) for _, steps in trajectories for step in steps):
+        return []
+    return [QuestionFigures.of(Question.from_trajectory(name, steps)) for name, steps in trajectories]
+
+
+def _is_call(step: Any) -> bool:
+    return isinstance(step, dict) and _mapping(step, "payload").get("name") == STEP_NAME
+
+
+def _counts(report: EvalReport) -> list[tuple[str, str]]:
+    figures = report.figures
+    if not figures:
+        return [("LLM calls", "not known: neither a Dynamo evaluator nor the saved trajectories counted them")]
+    calls = sum(f.calls for f in figures)
+    failed = sum(f.failed_calls for f in figures)
+    silent = sum(f.calls_without_dynamo_data for f in figures)
+    workers: Counter[str] = Counter()
+    for entry in figures:
+        workers.update(entry.workers)
+    spread = f"{min(workers.values()):,} to {max(workers.values()):,}" if workers else ""
+    wall = report.wall_time_s
+    return [
+        ("LLM calls", f"{calls:,} ({failed:,} failed, {silent:,} answered without Dynamo data)"),
+        ("prefix ids", f"{len({prefix for f in figures for prefix in f.prefix_ids}):,} distinct"),
+        ("workers", f"{len(workers)} used" + (f" ({spread} calls each)" if workers else "")),
+        (
+            "tokens",
+            f"{_tokens(figures, 'prompt_tokens')} prompt ({_tokens(figures, 'cached_tokens')} cached), "
+            f"{_tokens(figures, 'completion_tokens')} completion",
+        ),
+        (
+            "wall time",
+            "not known" if wall is None else f"{wall:,.2f} s, first question's start to last one's end",
+        ),
+    ]
+
+
+def _problem_notes(figures: Sequence[QuestionFigures]) -> list[str]:
+    problems = [problem for entry in figures for problem in entry.problems]
+    if not problems:
+        return []
+    return [f"{_count(len(problems), 'problem')} in the call records, the first: {problems[0]}"]
+
+
+def _tokens(figures: Sequence[QuestionFigures], name: str) -> str:
+    known = [value for entry in figures if (value := getattr(entry, name)) is not None]
+    return f"{sum(known):,}" if known else "unknown"
+
+
+def _value(value: float | None, unit: str) -> str:
+    if value is None:
+        return "no data"
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    if unit == "ms":
+        return f"{value:,.1f} ms"
+    if unit == "s":
+        return f"{value:,.2f} s"
+    return f"{value:.4g} {unit}".rstrip()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _print_path(console: Console, path: Path, what: str) -> None:
+    # A path must stay copyable, however long it is.
+    console.print(f"  {path}  ({what})", markup=False, highlight=False, soft_wrap=True)
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} can not be read: {error}; was the evaluation interrupted?") from error
+
+
+def _load_config(path: Path) -> Any:
+    """The effective configuration, or nothing: the report only takes hints from it."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _mapping(holder: Any, *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        holder = holder.get(key) if isinstance(holder, Mapping) else None
+    return holder if isinstance(holder, Mapping) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""What a user writes in an LLM's `local:` block. Pure pydantic: importing it starts and imports nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from nat_dynamo_plugin.nearest import refuse_unknown_fields
+
+DEFAULT_CONTEXT_LENGTH = 131_072
+"""Tokens of context (prompt and answer) that the simulated model takes by default."""
+
+# Addresses, ports, discovery and the model are the package's business: changing them would open ports to the
+# network, or let one instance meet another.
+_OWN_FLAGS = {
+    "frontend_args": {
+        "--http-host",
+        "--http-port",
+        "--router-mode",
+        "--router-session-affinity-ttl-secs",
+        "--router-session-affinity-mode",
+        "--router-queue-threshold",
+        "--router-track-output-blocks",
+        "--migration-limit",
+        "--discovery-backend",
+        "--request-plane",
+        "--event-plane",
+        "--interactive",
+        "-i",
+    },
+    "worker_args": {
+        "--model-path",
+        "--model-name",
+        "--num-workers",
+        "--num-gpu-blocks-override",
+        "--block-size",
+        "--max-model-len",
+        "--max-num-seqs",
+        "--max-num-batched-tokens",
+        "--speedup-ratio",
+        "--response-replay-trace-path",
+        "--tool-call-parser",
+        "--discovery-backend",
+        "--request-plane",
+        "--event-plane",
+        "--endpoint",
+    },
+}
+_OWN_VARIABLES = re.compile(
+    r"DYN_(.*_HOST|HTTP_PORT|DISCOVERY_BACKEND|FILE_KV|REQUEST_PLANE|EVENT_PLANE|ZMQ_BROKER_.*)|NAT_DYNAMO_LOCAL_DIR"
+)
+
+
+class LocalDynamoConfig(BaseModel):
+    """The embedded Dynamo of one LLM: a real frontend and router in front of simulated engines.
+
+    Cache reuse, placement, queueing and the protocol are Dynamo's own; engine times are simulated.
+    """
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    workers: int = Field(default=2, ge=1, le=64, description="Simulated engine workers, 1 to 64.")
+    kv_blocks: int = Field(default=8192, ge=16, description="KV cache blocks of each worker, at least 16.")
+    block_size: int = Field(default=16, ge=1, le=1024, description="Tokens in a KV cache block, 1 to 1024.")
+    speedup: float = Field(
+        default=10.0, gt=0, description="How many times faster than real time the engines run, above 0."
+    )
+    max_num_seqs: int = Field(default=256, ge=1, description="Sequences a worker decodes at once, at least 1.")
+    max_num_batched_tokens: int = Field(
+        default=8192, ge=1, description="Tokens a worker processes in one engine step, at least 1."
+    )
+    context_length: int = Field(
+        default=DEFAULT_CONTEXT_LENGTH,
+        ge=128,
+        description="Tokens of prompt and answer together that the model takes, at least 128.",
+    )
+    router_mode: Literal["kv", "round-robin", "random", "power-of-two", "least-loaded"] = Field(
+        default="kv", description="How the frontend chooses a worker; `kv` is cache-aware."
+    )
+    session_affinity_ttl_s: int | None = Field(
+        default=600,
+        ge=1,
+        description="Idle seconds a session stays bound to its worker, at least 1; null turns affinity off.",
+    )
+    session_affinity_mode: Literal["soft", "hard"] = Field(
+        default="soft",
+        description="`soft`: the router prefers a session's worker, and may migrate calls when it dies. `hard`: it "
+        "takes no other, which defeats migration.",
+    )
+    queue_threshold: float | None = Field(
+        default=None,
+        ge=0,
+        description="Router queue threshold as a share of `max_num_batched_tokens`, at least 0; 0 makes priorities "
+        "act as soon as all workers are busy, null leaves the queue off.",
+    )
+    track_output_blocks: bool = Field(
+        default=False, description="Let the router count the blocks of expected output tokens (`osl`)."
+    )
+    migration_limit: int = Field(
+        default=3,
+        ge=0,
+        description="How often a request may move to another worker when its own fails, at least 0.",
+    )
+    scripted_answers: str | None = Field(
+        default=None,
+        description="Scripted answers: a JSON lines file (`key`, `content`, `tool_calls`), or "
+        "`package.module:callable` that returns an iterable of ScriptedAnswer; null: random tokens.",
+    )
+    tool_call_parser: str | None = Field(
+        default="hermes",
+        description="Dynamo's tool-call parser for the model's output; null returns it all as plain content.",
+    )
+    request_trace: Path | None = Field(
+        default=None,
+        description="File for Dynamo's own request trace (JSON lines, one record a request); null: none.",
+    )
+    log_dir: Path | None = Field(
+        default=None,
+        description="Folder in which each instance's logs stay, in a folder of its own; null: a temporary one, kept "
+        "only if Dynamo fails.",
+    )
+    frontend_args: list[str] = Field(
+        default_factory=list, description="Further flags of `python -m dynamo.frontend`, as they are."
+    )
+    worker_args: list[str] = Field(
+        default_factory=list, description="Further flags of `python -m dynamo.mocker`, as they are."
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Further environment variables of Dynamo's processes."
+    )
+    startup_timeout_s: float = Field(
+        default=60.0, gt=0, description="Seconds until a start that is not ready counts as failed, above 0."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_field(cls, data: Any) -> Any:
+        refuse_unknown_fields(data, cls.model_fields, "`local`")
+        return data
+
+    @field_validator("frontend_args", "worker_args")
+    @classmethod
+    def _leave_own_flags(cls, value: list[str], info: Any) -> list[str]:
+        for flag in value:
+            if flag.split("=", 1)[0] in _OWN_FLAGS[info.field_name]:
+                raise ValueError(f"{flag!r} is set by the package: use the field of `local` that stands for it, if any")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _leave_own_variables(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if _OWN_VARIABLES.fullmatch(name):
+                raise ValueError(f"{name!r} is set by the package, which keeps every port on 127.0.0.1")
+        return value
+
+    @field_validator("scripted_answers")
+    @classmethod
+    def _source_has_a_form(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("empty; give a JSON lines file or `package.module:callable`, or null")
+        return value

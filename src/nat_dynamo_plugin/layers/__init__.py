@@ -1,0 +1,1 @@
+"""What can stand between a caller and the server: a layer a file."""

@@ -1,0 +1,1 @@
+"""How this package enters NAT."""

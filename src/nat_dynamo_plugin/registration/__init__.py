@@ -1,1 +1,0 @@
-"""How this package enters NAT's registry."""

@@ -1,0 +1,1 @@
+"""What one call was, and where that is told: a backend a file."""

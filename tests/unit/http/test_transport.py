@@ -1,0 +1,449 @@
+"""The transport against scripted servers in memory: what Dynamo does not do on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.http.transport import DynamoTransport, ServerMemory
+from nat_dynamo_plugin.plan.planner import Planner
+from nat_dynamo_plugin.question.hints import DynamoHints
+from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+URL = "http://127.0.0.1:1/v1/chat/completions"
+ANSWER = {
+    "model": "m",
+    "choices": [{"finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 4, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}},
+    "nvext": {"worker_id": {"decode_worker_id": 7}, "timing": {"ttft_ms": 1.5, "total_time_ms": 3.0}},
+}
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Server:
+    """A scripted server that keeps what it was sent."""
+
+    def __init__(self, answer: Handler | None = None) -> None:
+        self.requests: list[httpx.Request] = []
+        self.bodies: list[Any] = []
+        self._answer = answer or (lambda request: httpx.Response(200, json=ANSWER))
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        return self._take(request)
+
+    async def asynchronous(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        return self._take(request)
+
+    def _take(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        try:
+            self.bodies.append(json.loads(request.content))
+        except ValueError:
+            self.bodies.append(request.content)
+        assert int(request.headers.get("content-length", len(request.content))) == len(request.content)
+        return self._answer(request)
+
+
+class Setup:
+    """A sync and an async client on one planner and one memory, and the records they leave."""
+
+    def __init__(self, server: Server, **config: Any) -> None:
+        self.server = server
+        self.records: list[CallRecord] = []
+        planner = Planner.from_config(DynamoModelConfig(**{"model_name": "m", **config}))
+        memory = ServerMemory()
+
+        def wrapped(handler: Any) -> DynamoTransport:
+            return DynamoTransport(
+                httpx.MockTransport(handler), planner, memory=memory, emit_record=self.records.append
+            )
+
+        self.sync = httpx.Client(transport=wrapped(server))
+        self.asynchronous = httpx.AsyncClient(transport=wrapped(server.asynchronous))
+
+
+@pytest.fixture(params=["sync", "async"])
+def post(request: pytest.FixtureRequest) -> Callable[..., httpx.Response]:
+    def send(setup: Setup, url: str = URL, **kwargs: Any) -> httpx.Response:
+        if request.param == "sync":
+            return setup.sync.post(url, **kwargs)
+        return asyncio.run(setup.asynchronous.post(url, **kwargs))
+
+    return send
+
+
+Post = Callable[..., httpx.Response]
+
+
+class TestWhatIsSent:
+    def test_headers_body_and_record(self, post: Post) -> None:
+        setup = Setup(Server())
+        with DynamoPrefixContext.scope("q1"):
+            assert post(setup, json={"model": "m", "messages": []}).json() == ANSWER
+        request, body = setup.server.requests[0], setup.server.bodies[0]
+        assert request.headers["x-dynamo-session-id"] == "q1" == request.headers["x-prefix-id"]
+        assert request.headers["x-prefix-osl"] == "MEDIUM"
+        assert body["nvext"] == {
+            "agent_hints": {"osl": 512, "speculative_prefill": True},
+            "extra_fields": ["worker_id", "timing"],
+        }
+        assert body["messages"] == []
+        (record,) = setup.records
+        assert (record.prefix_id, record.session_id, record.call_index) == ("q1", "q1", 0)
+        assert (record.worker_id, record.cached_tokens, record.status) == (7, 0, 200)
+        assert record.hints == {"osl": 512, "speculative_prefill": True}
+        assert record.wire == ("dynamo", "prefix_headers") and record.api == "chat_completions"
+
+    def test_the_callers_headers_and_nvext_win(self, post: Post) -> None:
+        setup = Setup(Server())
+        post(
+            setup,
+            json={"nvext": {"agent_hints": {"osl": 3}, "annotations": ["k:v"]}},
+            headers={"X-Dynamo-Session-Id": "his"},
+        )
+        assert setup.server.requests[0].headers.get_list("x-dynamo-session-id") == ["his"]
+        nvext = setup.server.bodies[0]["nvext"]
+        assert nvext["agent_hints"]["osl"] == 3 and nvext["annotations"] == ["k:v"]
+
+    def test_hints_off_still_asks_for_telemetry(self, post: Post) -> None:
+        setup = Setup(Server(), prefix_template=None)
+        post(setup, json={"model": "m"})
+        assert setup.server.bodies[0]["nvext"] == {"extra_fields": ["worker_id", "timing"]}
+        assert not [h for h in setup.server.requests[0].headers if h.startswith(("x-dynamo", "x-prefix"))]
+        assert setup.records[0].worker_id == 7 and setup.records[0].prefix_id is None
+
+    @pytest.mark.parametrize("path", ["completions", "responses", "chat/completions/"])
+    def test_the_other_apis(self, post: Post, path: str) -> None:
+        setup = Setup(Server())
+        post(setup, f"http://127.0.0.1:1/v1/{path}", json={"model": "m"})
+        assert "nvext" in setup.server.bodies[0]
+
+    @pytest.mark.parametrize("path", ["embeddings", "models", "chat/completions/x"])
+    def test_other_paths_pass_untouched(self, post: Post, path: str) -> None:
+        setup = Setup(Server())
+        post(setup, f"http://127.0.0.1:1/v1/{path}", json={"model": "m"})
+        assert setup.server.bodies == [{"model": "m"}] and not setup.records
+        assert "x-prefix-id" not in setup.server.requests[0].headers
+
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {"content": b"[1,2]", "headers": {"content-type": "application/json"}},
+            {"content": b"", "headers": {"content-type": "application/json"}},
+            {"content": b'{"a":1}', "headers": {"content-type": "text/plain"}},
+            {"content": b'{"a":1}', "headers": {"content-encoding": "gzip"}},
+            {"data": {"a": "1"}},
+            {"files": {"a": b"1"}},
+        ],
+    )
+    def test_a_body_that_is_no_plain_json_object_keeps_its_bytes(self, post: Post, kwargs: dict[str, Any]) -> None:
+        setup = Setup(Server())
+        plain: list[bytes] = []
+        httpx.Client(transport=httpx.MockTransport(lambda r: plain.append(r.read()) or httpx.Response(200))).post(
+            URL, **kwargs
+        )
+        post(setup, **kwargs)
+        if "files" not in kwargs:  # whose boundary is random
+            assert setup.server.requests[0].content == plain[0]
+        assert setup.records[0].hints == {}
+
+    def test_a_streaming_upload_passes(self) -> None:
+        setup = Setup(Server())
+
+        def pieces() -> Iterator[bytes]:
+            yield b'{"a":'
+            yield b"1}"
+
+        setup.sync.post(URL, content=pieces(), headers={"content-type": "application/json"})
+        assert setup.server.bodies == [{"a": 1}]
+
+    def test_the_callers_request_is_left_as_it_is(self) -> None:
+        setup = Setup(Server())
+        request = setup.sync.build_request("POST", URL, json={"model": "m"})
+        before = (request.headers.raw, request.read())
+        setup.sync.send(request)
+        setup.sync.send(request)
+        assert (request.headers.raw, request.read()) == before
+        assert setup.server.bodies[0] == setup.server.bodies[1]
+
+    def test_a_scope_reaches_the_wire(self, post: Post) -> None:
+        setup = Setup(Server())
+        with DynamoHints.scope(total_requests=1, osl=77, priority=5):
+            post(setup, json={})
+        hints = setup.server.bodies[0]["nvext"]["agent_hints"]
+        assert hints["osl"] == 77 and hints["priority"] == 5 and "speculative_prefill" not in hints
+        assert "x-dynamo-session-id" not in setup.server.requests[0].headers
+
+    def test_the_embedded_servers_script_is_named(self, post: Post) -> None:
+        server = Server()
+        transport = DynamoTransport(
+            httpx.MockTransport(server), None, answer_key=lambda: "task/0/1", emit_record=lambda record: None
+        )
+        httpx.Client(transport=transport).post(URL, json={})
+        assert server.bodies[0]["nvext"]["annotations"] == ["output_replay_id:task/0/1"]
+
+
+def refusing(message: str, status: int = 400) -> Handler:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if b"nvext" in request.content:
+            return httpx.Response(status, json={"error": {"message": message}})
+        return httpx.Response(200, json={"model": "m", "choices": []})
+
+    return answer
+
+
+class TestRefusal:
+    @pytest.mark.parametrize("status", [400, 422])
+    def test_the_call_goes_through_and_the_server_is_remembered(
+        self, post: Post, caplog: pytest.LogCaptureFixture, status: int
+    ) -> None:
+        setup = Setup(Server(refusing("Unrecognized request argument supplied: nvext", status)))
+        with caplog.at_level(logging.WARNING, "nat_dynamo_plugin"):
+            for _ in range(5):
+                assert post(setup, json={"model": "m"}).status_code == 200
+        assert len(setup.server.requests) == 6, "one extra request, once"
+        assert ["nvext" in body for body in setup.server.bodies] == [True, False, False, False, False, False]
+        assert all("x-dynamo-session-id" in r.headers for r in setup.server.requests)
+        assert len(caplog.records) == 1 and "refuses" in caplog.text
+        assert len(setup.records) == 5 and all(r.hints == {} and r.status == 200 for r in setup.records)
+
+    def test_another_400_is_passed_on(self, post: Post) -> None:
+        setup = Setup(Server(lambda r: httpx.Response(400, json={"error": {"message": "max_tokens is too large"}})))
+        response = post(setup, json={})
+        assert response.status_code == 400 and response.json()["error"]["message"] == "max_tokens is too large"
+        assert len(setup.server.requests) == 1
+        assert setup.records[0].error == "max_tokens is too large"
+
+    def test_the_callers_own_mistake_does_not_turn_hints_off(self, post: Post) -> None:
+        setup = Setup(
+            Server(
+                lambda r: (
+                    httpx.Response(400, json={"error": {"message": "unknown field `x` in nvext"}})
+                    if b'"x"' in r.content
+                    else httpx.Response(200, json=ANSWER)
+                )
+            )
+        )
+        assert post(setup, json={"nvext": {"x": 1}}).status_code == 400
+        assert post(setup, json={}).status_code == 200
+        assert "nvext" in setup.server.bodies[-1]
+
+    def test_sync_and_async_share_what_was_learned(self) -> None:
+        setup = Setup(Server(refusing("unknown field `agent_hints`")))
+        setup.sync.post(URL, json={})
+        asyncio.run(setup.asynchronous.post(URL, json={}))
+        assert len(setup.server.requests) == 3
+
+
+class Pieces(httpx.AsyncByteStream, httpx.SyncByteStream):
+    """A response body in pieces that knows whether it was closed."""
+
+    def __init__(self, pieces: list[bytes], error: Exception | None = None) -> None:
+        self.pieces, self.error, self.closed = pieces, error, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.pieces
+        if self.error:
+            raise self.error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+            await asyncio.sleep(0)
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+EVENTS = [b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'] * 3 + [
+    b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n',
+    b"data: [DONE]\n\n",
+]
+
+
+def streaming(body: Pieces) -> Handler:
+    return lambda request: httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+
+
+class TestStreams:
+    async def test_bytes_pass_unchanged(self) -> None:
+        body = Pieces(EVENTS)
+        setup = Setup(Server(streaming(body)))
+        async with setup.asynchronous.stream("POST", URL, json={}) as response:
+            assert [chunk async for chunk in response.aiter_raw()] == EVENTS
+        assert body.closed
+        (record,) = setup.records
+        assert record.streamed and record.finish_reason == "stop" and record.error is None
+
+    async def test_an_early_close_closes_the_servers_side_and_is_said(self) -> None:
+        body = Pieces(EVENTS)
+        setup = Setup(Server(streaming(body)))
+        async with setup.asynchronous.stream("POST", URL, json={}) as response:
+            async for _ in response.aiter_raw():
+                break
+        assert body.closed
+        assert setup.records[0].error == "closed before the answer was complete"
+
+    def test_an_early_close_sync(self) -> None:
+        body = Pieces(EVENTS)
+        setup = Setup(Server(streaming(body)))
+        with setup.sync.stream("POST", URL, json={}) as response:
+            next(response.iter_raw())
+        assert body.closed and len(setup.records) == 1
+
+    async def test_cancellation_closes_and_is_recorded_once(self) -> None:
+        started = asyncio.Event()
+
+        class Hanging(Pieces):
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                yield EVENTS[0]
+                started.set()
+                await asyncio.Event().wait()
+
+        body = Hanging([])
+        setup = Setup(Server(streaming(body)))
+
+        async def read() -> None:
+            async with setup.asynchronous.stream("POST", URL, json={}) as response:
+                async for _ in response.aiter_raw():
+                    pass
+
+        task = asyncio.create_task(read())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert body.closed
+        assert len(setup.records) == 1 and "CancelledError" in (setup.records[0].error or "")
+
+    @pytest.mark.parametrize("ends", [True, False])
+    async def test_a_stream_that_is_left_at_its_last_event_keeps_its_connection_if_it_ends(self, ends: bool) -> None:
+        connections = 0
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    (length,) = re.findall(rb"content-length: (\d+)", head.lower())
+                    await reader.readexactly(int(length))
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+                    writer.write(b"transfer-encoding: chunked\r\n\r\n")
+                    for event in EVENTS:
+                        writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                        await writer.drain()
+                        await asyncio.sleep(0.001)
+                    if ends:
+                        writer.write(b"0\r\n\r\n")
+            writer.close()
+
+        records: list[CallRecord] = []
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            transport = DynamoTransport(httpx.AsyncHTTPTransport(), None, emit_record=records.append)
+            async with httpx.AsyncClient(transport=transport) as client:
+                for _ in range(3):
+                    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+                    async with client.stream("POST", url, json={}) as response:
+                        async for line in response.aiter_lines():
+                            if line == "data: [DONE]":
+                                break
+        assert connections == (1 if ends else 3)
+        assert [record.error for record in records] == [None, None, None]
+
+    async def test_a_broken_connection_keeps_its_error(self) -> None:
+        setup = Setup(Server(streaming(Pieces(EVENTS[:1], httpx.ReadError("reset")))))
+        with pytest.raises(httpx.ReadError):
+            await setup.asynchronous.post(URL, json={})
+        assert setup.records[0].error == "ReadError: reset"
+
+    def test_no_answer_at_all_is_recorded(self, post: Post) -> None:
+        def gone(request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("refused")
+
+        setup = Setup(Server(gone))
+        with pytest.raises(httpx.ConnectError):
+            post(setup, json={})
+        assert setup.records[0].status is None and setup.records[0].error == "ConnectError: refused"
+
+
+class TestIsolation:
+    async def test_a_thousand_concurrent_questions_see_only_their_own(self) -> None:
+        setup = Setup(Server())
+
+        async def question(i: int) -> None:
+            with DynamoPrefixContext.scope(f"q{i}"), DynamoHints.scope(total_requests=2 + i % 40, osl=i + 1):
+                for _ in range(3):
+                    await setup.asynchronous.post(URL, json={"user": str(i)})
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*map(question, range(1000)))
+        assert len(setup.server.requests) == 3000
+        for request, body in zip(setup.server.requests, setup.server.bodies, strict=True):
+            i = int(body["user"])
+            assert request.headers["x-dynamo-session-id"] == f"q{i}"
+            assert request.headers["x-prefix-total-requests"] == str(2 + i % 40)
+            assert body["nvext"]["agent_hints"]["osl"] == i + 1
+        indexes: dict[str | None, list[int]] = {}
+        for record in setup.records:
+            indexes.setdefault(record.prefix_id, []).append(record.call_index)
+        assert len(indexes) == 1000 and all(sorted(v) == [0, 1, 2] for v in indexes.values())
+
+    def test_threads_count_each_call_once(self) -> None:
+        setup = Setup(Server())
+
+        def question() -> None:
+            with DynamoPrefixContext.scope("shared"):
+                for _ in range(20):
+                    setup.sync.post(URL, json={})
+
+        threads = [threading.Thread(target=question) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(r.call_index for r in setup.records) == list(range(160))
+
+    def test_counters_are_bounded(self) -> None:
+        planner = Planner.from_config(DynamoModelConfig(model_name="m"))
+        assert planner is not None
+        from nat_dynamo_plugin.plan.planner import MAX_CHAINS
+
+        for i in range(MAX_CHAINS + 500):
+            with DynamoPrefixContext.scope(f"q{i}"):
+                planner.plan_call()
+        assert len(planner._counters) == MAX_CHAINS
+
+    def test_an_exporter_that_fails_does_not_fail_the_call(self) -> None:
+        from nat_dynamo_plugin.telemetry import record as telemetry
+
+        def broken(record: CallRecord) -> None:
+            raise RuntimeError("broken")
+
+        seen: list[CallRecord] = []
+        telemetry.set_exporters([broken, seen.append])
+        try:
+            client = httpx.Client(transport=DynamoTransport(httpx.MockTransport(Server())))
+            assert client.post(URL, json={}).status_code == 200
+        finally:
+            telemetry.set_exporters(None)
+        assert len(seen) == 1
