@@ -7,34 +7,55 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nat_dynamo_plugin.config.model import DynamoModelConfig
-    from nat_dynamo_plugin.http.transport import DynamoTransport
+    from nat_dynamo_plugin.http.call import Call, Reply
+    from nat_dynamo_plugin.http.flow import Close, Enter, Failure, Flow, Layer, ReadBody, Send, Sleep
     from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints, PrefixLevel
-    from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+    from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+    from nat_dynamo_plugin.service import Service, make_service
+    from nat_dynamo_plugin.telemetry.exporters import add_exporter, set_exporters
     from nat_dynamo_plugin.telemetry.record import CallRecord
+    from nat_dynamo_plugin.transport import DynamoTransport
 
 _HOMES = {
-    "CallRecord": "telemetry.record",
-    "DynamoHints": "question.hints",
-    "DynamoModelConfig": "config.model",
-    "DynamoPrefixContext": "question.prefix",
-    "DynamoTransport": "http.transport",
-    "PrefixHints": "question.hints",
-    "PrefixLevel": "question.hints",
+    "config.model": ("DynamoModelConfig",),
+    "http.call": ("Call", "Reply"),
+    "http.flow": ("Close", "Enter", "Failure", "Flow", "Layer", "ReadBody", "Send", "Sleep"),
+    "question.hints": ("DynamoHints", "PrefixHints", "PrefixLevel"),
+    "question.scopes": ("DynamoPrefixContext",),
+    "service": ("Service", "make_service"),
+    "telemetry.exporters": ("add_exporter", "set_exporters"),
+    "telemetry.record": ("CallRecord",),
+    "transport": ("DynamoTransport",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Call",
     "CallRecord",
+    "Close",
     "DynamoHints",
     "DynamoModelConfig",
     "DynamoPrefixContext",
     "DynamoTransport",
+    "Enter",
+    "Failure",
+    "Flow",
+    "Layer",
     "PrefixHints",
     "PrefixLevel",
+    "ReadBody",
+    "Reply",
+    "Send",
+    "Service",
+    "Sleep",
+    "add_exporter",
+    "make_service",
+    "set_exporters",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on use, because every `nat` command imports this package.
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _HOME_OF:
+        return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,46 +1,248 @@
-"""The provider behind `_type: dynamo`: starts the embedded Dynamo if the config asks for one, and stops it after."""
+"""From a config to one Service: the layers in order, and what clients of one server and model share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from nat.data_models.common import get_secret_value
 
+from nat_dynamo_plugin.admission.capacity import CapacityProbe
+from nat_dynamo_plugin.admission.gate import gauges
+from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.http.transport import ServerMemory
+from nat_dynamo_plugin.dialects import load_dialects
+from nat_dynamo_plugin.dialects.dialect import Dialect
+from nat_dynamo_plugin.dialects.said import Said
+from nat_dynamo_plugin.dialects.scripted import Replay
+from nat_dynamo_plugin.dialects.speaker import Speaker
+from nat_dynamo_plugin.http.call import origin_of
+from nat_dynamo_plugin.http.clients import HttpClients, client_pair
+from nat_dynamo_plugin.http.engines import Connection
+from nat_dynamo_plugin.http.flow import Layer, Send, chained
+from nat_dynamo_plugin.layers.admission import AdmissionLayer
+from nat_dynamo_plugin.layers.learning import LearningLayer
+from nat_dynamo_plugin.layers.openai_errors import OpenAIErrorsLayer
+from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
+from nat_dynamo_plugin.layers.question import QuestionLayer
+from nat_dynamo_plugin.layers.record import RecordLayer
+from nat_dynamo_plugin.layers.redirect import RedirectLayer
+from nat_dynamo_plugin.layers.refusal import RefusalLayer
+from nat_dynamo_plugin.layers.retry import RetryLayer, RetryPolicy
+from nat_dynamo_plugin.learning.learner import WorkLearner
+from nat_dynamo_plugin.plan.counters import CallCounters
 from nat_dynamo_plugin.plan.planner import Planner
+from nat_dynamo_plugin.plan.predictions import load_predictions
+from nat_dynamo_plugin.question.identity import surrounding_ids
+from nat_dynamo_plugin.question.ids import PrefixTemplate
+from nat_dynamo_plugin.telemetry.exporters import Emit, emit
+from nat_dynamo_plugin.telemetry.gauges import add_gauges
+
+OPENAI_URL = "https://api.openai.com"
 
 
 @dataclass(frozen=True)
 class Service:
-    """One LLM as its clients need it: where it is, and what they share.
+    """One LLM as its clients need it: where it is, and the layers that their calls go through.
 
     Attributes:
         base_url: OpenAI-compatible URL ending in `/v1`, or `None` for the OpenAI library's own default.
         model_name: the model's name there.
         api_key: the key, or `None`.
-        planner: makes the plans of all this LLM's clients, so that its counters are one truth.
-        memory: what was learned of the server.
-        answer_key: names a call's scripted answer, on an embedded Dynamo that has a script.
+        send: the layers, outermost first, down to the server.
+        connection: how clients connect.
+        headers: sent with every request.
+        planner: makes the plans of all this LLM's clients, so that its counters are one truth; `None` with hints off.
+        admission: the gate's layer, if there is one.
+        learning: what learns, if anything is `auto`.
     """
 
     base_url: str | None
     model_name: str
     api_key: str | None = field(repr=False)
-    planner: Planner | None
-    memory: ServerMemory
-    answer_key: Callable[[], str | None] | None = None
+    send: Send = field(repr=False)
+    connection: Connection = field(default_factory=Connection)
+    headers: dict[str, str] = field(default_factory=dict)
+    planner: Planner[Said] | None = None
+    admission: AdmissionLayer | None = None
+    learning: LearningLayer | None = None
+
+    def close(self) -> None:
+        """Keep what was learned."""
+        if self.learning is not None:
+            self.learning.close()
+
+    @asynccontextmanager
+    async def http_clients(self) -> AsyncIterator[HttpClients]:
+        """A pair of HTTP clients on this service's layers, closed at the end of the block."""
+        # A server of one's own may want no key, but the OpenAI library does.
+        key = self.api_key or ("unused" if self.base_url else None)
+        async with client_pair(self.send, self.connection, self.base_url, self.headers) as (sync, asynchronous, waits):
+            yield HttpClients(sync, asynchronous, waits, self.base_url, self.model_name, key)
+
+
+class _Shared:
+    """What LLMs of one server and model share, as long as one of them is in use."""
+
+    def __init__(self) -> None:
+        self.gates = SharedGates()
+        self.refusals: weakref.WeakValueDictionary[str, RefusalLayer] = weakref.WeakValueDictionary()
+        self.counters: weakref.WeakValueDictionary[tuple[str, str], CallCounters] = weakref.WeakValueDictionary()
+
+
+_shared = _Shared()
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def _of(known: weakref.WeakValueDictionary[K, T], key: K, make: Callable[[], T]) -> T:
+    found = known.get(key)
+    return known.setdefault(key, make()) if found is None else found
+
+
+def make_service(
+    config: DynamoModelConfig,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    answer_key: Callable[[], str | None] | None = None,
+    emit_record: Emit = emit,
+) -> Service:
+    """The service of a config.
+
+    Args:
+        config: what the user wrote.
+        base_url: where the server is, in place of the config's `base_url` and of `OPENAI_BASE_URL`.
+        api_key: in place of the config's `api_key` and of `OPENAI_API_KEY`.
+        answer_key: names a call's scripted answer, on an embedded Dynamo that has a script.
+        emit_record: where records go.
+
+    Raises:
+        ValueError: for a file that the config names and that is not what it should be.
+    """
+    add_gauges(gauges)
+    base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
+    origin = origin_of(base_url or OPENAI_URL)
+    template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
+    learning = _learning(config)
+    admission = _admission(config, origin, template)
+    speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
+    layers: Sequence[Layer | None] = (
+        RecordLayer(config.model_name, emit_record, [d.read_usage for d in speaker.dialects if d.has_own_usage]),
+        OpenAIErrorsLayer(),
+        PayloadHeadersLayer(),
+        *(layer.make() for layer in config.layers),
+        QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
+        learning,
+        admission,
+        _of(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
+        _retry(config),
+        RedirectLayer() if config.connection.follow_redirects else None,
+    )
+    return Service(
+        base_url=base_url,
+        model_name=config.model_name,
+        api_key=api_key or get_secret_value(config.api_key) or os.getenv("OPENAI_API_KEY"),
+        send=chained(layer for layer in layers if layer is not None),
+        connection=_connection(config),
+        headers={"x-tenant-id": config.cache_salt} if config.cache_salt else {},
+        planner=planner,
+        admission=admission,
+        learning=learning,
+    )
+
+
+def _connection(config: DynamoModelConfig) -> Connection:
+    block = config.connection
+    return Connection(
+        max_connections=block.max_connections,
+        engine=block.engine,
+        http2=block.http2,
+        verify_ssl=block.verify_ssl,
+        trust_env=block.trust_env,
+        connect_s=block.connect_timeout,
+        read_s=block.read_timeout,
+        write_s=block.read_timeout,
+        pool_s=block.pool_timeout,
+    )
+
+
+def _retry(config: DynamoModelConfig) -> RetryLayer | None:
+    retry = config.retry
+    if not retry.max_retries:
+        return None
+    return RetryLayer(RetryPolicy(retry.max_retries, retry.statuses, retry.texts))
+
+
+def _learning(config: DynamoModelConfig) -> LearningLayer | None:
+    if not config.learns:
+        return None
+    try:
+        return LearningLayer(WorkLearner(), config.prefix_learned)
+    except ValueError as error:
+        raise ValueError(f"prefix_learned={str(config.prefix_learned)!r}: {error}") from error
+
+
+def _admission(config: DynamoModelConfig, origin: str, template: PrefixTemplate | None) -> AdmissionLayer | None:
+    block = config.admission
+    if block.max_active_prefixes is None or template is None:
+        return None
+    gate = _shared.gates.get(
+        origin, config.model_name, GateSettings(block.max_active_prefixes, block.idle, block.max_wait)
+    )
+    probe = None
+    if gate.adapts:
+        probe = CapacityProbe(config.model_name, gate.on_capacity, verify=config.connection.verify_ssl)
+    return AdmissionLayer(gate, lambda: surrounding_ids(template), probe)
+
+
+def _speaking(
+    config: DynamoModelConfig,
+    origin: str,
+    template: PrefixTemplate | None,
+    answer_key: Callable[[], str | None] | None,
+    learning: LearningLayer | None,
+    admission: AdmissionLayer | None,
+) -> tuple[Speaker, Planner[Said] | None]:
+    dialects: tuple[Dialect, ...] = load_dialects(config.prefix_wire)
+    if not config.hints_enabled or template is None:
+        dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
+        template = None
+    speaker = Speaker((*dialects, Replay(answer_key)) if answer_key is not None else dialects)
+    if template is None:
+        return speaker, None
+    planner = Planner(
+        template,
+        config.prefix_hints,
+        say=speaker.say,
+        predictions=load_predictions(config.prefix_predictions) if config.prefix_predictions else None,
+        max_sensitivity=config.max_sensitivity,
+        expect=None if learning is None else learning.expected,
+        crowded=None if admission is None else admission.is_crowded,
+        counters=_of(_shared.counters, (origin, config.model_name), CallCounters),
+    )
+    return speaker, planner
+
+
+@dataclass(eq=False)
+class _Running:
+    """A service in use for a config; told apart from one that is over, whoever ends it and where."""
+
+    config: weakref.ref[DynamoModelConfig]
+    service: Service
+    over: bool = False
 
 
 # A config object may be built several times at once (repetitions of an optimizer's trial), each build with an embedded
 # Dynamo of its own. Builds run in tasks of their own, so a context variable tells them apart; a client made later, in a
 # context that does not descend from the build, gets the service built last.
-_building: ContextVar[dict[int, Service] | None] = ContextVar("dynamo_services", default=None)
+_building: ContextVar[tuple[_Running, ...]] = ContextVar("dynamo_services", default=())
 
 
 def service_of(config: DynamoModelConfig) -> Service:
@@ -48,48 +250,46 @@ def service_of(config: DynamoModelConfig) -> Service:
 
     Raises:
         RuntimeError: if the config asks for an embedded Dynamo and none is running.
+        ValueError: if it names no server.
     """
-    service = (_building.get() or {}).get(id(config)) or config.running_service
+    for running in reversed(_building.get()):
+        if running.config() is config and not running.over:
+            return running.service
+    service: Service | None = config.running_service
     if service is None:
         if config.local is not None:
             raise RuntimeError("The embedded Dynamo of this LLM is not running; build the LLM through NAT's builder")
-        service = config.running_service = remote_service(config)
+        config.require_server()
+        service = config.running_service = make_service(config)
     return service
-
-
-def remote_service(config: DynamoModelConfig) -> Service:
-    """The service at a config's `base_url`, or at `OPENAI_BASE_URL`."""
-    return Service(
-        base_url=config.base_url or os.getenv("OPENAI_BASE_URL"),
-        model_name=config.model_name,
-        api_key=get_secret_value(config.api_key) or os.getenv("OPENAI_API_KEY"),
-        planner=Planner.from_config(config),
-        memory=ServerMemory(),
-    )
 
 
 @asynccontextmanager
 async def running_service(config: DynamoModelConfig) -> AsyncIterator[Service]:
-    """The service of a config for the length of the block, with its embedded Dynamo running if it has one."""
+    """The service of a config for the length of the block, with its embedded Dynamo running if it has one.
+
+    Raises:
+        ValueError: if the config names no server.
+    """
     async with AsyncExitStack() as stack:
-        service = remote_service(config)
-        if service.planner is not None:
-            stack.callback(service.planner.close)
-        if config.local is not None:
-            service = await _embedded(config, config.local, service, stack)
+        if config.local is None:
+            config.require_server()
+            service = make_service(config)
+        else:
+            service = await _embedded(config, config.local, stack)
+        stack.callback(service.close)
         config.running_service = service
-        _building.set({**(_building.get() or {}), id(config): service})
+        running = _Running(weakref.ref(config), service)
+        _building.set((*(r for r in _building.get() if not r.over), running))
         try:
             yield service
         finally:
-            _building.set({key: s for key, s in (_building.get() or {}).items() if key != id(config)})
+            running.over = True
             if config.running_service is service:
                 config.running_service = None
 
 
-async def _embedded(
-    config: DynamoModelConfig, local: LocalDynamoConfig, service: Service, stack: AsyncExitStack
-) -> Service:
+async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: AsyncExitStack) -> Service:
     """The service on an embedded Dynamo of its own, which runs until the stack is left."""
     from nat_dynamo_plugin.local import LocalDynamo, current_scripted_answer
 
@@ -101,10 +301,10 @@ async def _embedded(
             dynamo.check_answer_key(key)  # Dynamo would answer an unknown key with random tokens
         return key
 
-    return replace(
-        service,
+    return make_service(
+        config,
         base_url=dynamo.base_url,
         # The OpenAI library wants some key; the embedded Dynamo has no use for one.
-        api_key=service.api_key if config.api_key is not None else "unused",
+        api_key=None if config.api_key is not None else "unused",
         answer_key=answer_key if local.scripted_answers else None,
     )

@@ -16,7 +16,7 @@ from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.utils.responses_api import validate_no_responses_api
 
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments, named_parameters
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
         logger.warning("`thinking` has no effect in Google ADK, as in NAT's own clients; put it into the instruction")
     known = (named_parameters(litellm.completion) | chat_parameters() | {"drop_params"}) - _OURS
     arguments = checked_arguments(config.openai_arguments, known, "ADK's LiteLlm")
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         yield LiteLlm(
             http.model_name,
             # Without it LiteLLM guesses the provider from the model's name.

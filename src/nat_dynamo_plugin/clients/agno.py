@@ -12,7 +12,7 @@ from agno.models.openai import OpenAIChat, OpenAIResponses
 from nat.data_models.llm import APITypeEnum
 
 from nat_dynamo_plugin.clients.arguments import checked_arguments
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
@@ -64,7 +64,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
         arguments["max_output_tokens"] = arguments.pop("max_tokens")
     known = {field.name for field in fields(model) if field.init and not field.name.startswith("_")} - _OURS
     arguments = checked_arguments(arguments, known, "Agno's model")
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         llm = model(
             id=http.model_name,
             api_key=http.api_key,

@@ -12,7 +12,7 @@ from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.utils.responses_api import validate_no_responses_api
 
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.clients.thinking import in_argument, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
@@ -52,7 +52,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
         structured_output=True,
         multiple_system_messages=True,
     )
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         # Not in the type of the arguments, but passed on: all that the OpenAI library's client takes.
         connection: dict[str, Any] = {"http_client": http.asynchronous, "timeout": http.timeout, "max_retries": 0}
         if http.base_url is not None:

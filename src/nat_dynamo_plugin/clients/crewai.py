@@ -15,7 +15,7 @@ from nat.builder.framework_enum import LLMFrameworkEnum
 from nat.utils.responses_api import validate_no_responses_api
 
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments, named_parameters
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
@@ -45,7 +45,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
     arguments = checked_arguments(config.openai_arguments, known, "CrewAI's LLM")
     if arguments.get("stream"):
         arguments = {"stream_options": {"include_usage": True}, **arguments}
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         llm = LLM(
             model=http.model_name,
             # Without it CrewAI guesses the provider from the model's name, and takes LiteLLM for one with a slash.

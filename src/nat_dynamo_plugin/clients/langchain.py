@@ -13,7 +13,7 @@ from langchain_openai import ChatOpenAI
 from nat.data_models.llm import APITypeEnum
 
 from nat_dynamo_plugin.clients.arguments import checked_arguments
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
@@ -53,7 +53,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
     if config.api_type == APITypeEnum.RESPONSES:
         arguments = {"use_previous_response_id": True, **arguments}
     arguments = checked_arguments(arguments, _known(), "ChatOpenAI")
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         chat = ChatOpenAI(
             model=http.model_name,
             base_url=http.base_url,

@@ -15,7 +15,7 @@ from llama_index.llms.openai_like import OpenAILike, OpenAILikeResponses  # type
 from nat.data_models.llm import APITypeEnum
 
 from nat_dynamo_plugin.clients.arguments import checked_arguments
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
 from nat_dynamo_plugin.config.local import DEFAULT_CONTEXT_LENGTH
 from nat_dynamo_plugin.config.model import DynamoModelConfig
@@ -58,7 +58,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
     """An `OpenAILike`, or `OpenAILikeResponses` for `api_type: responses`, closed with the workflow."""
     model = OpenAILikeResponses if config.api_type == APITypeEnum.RESPONSES else OpenAILike
     arguments = _arguments(config, model)
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         llm = model(
             model=http.model_name,
             api_base=http.base_url,

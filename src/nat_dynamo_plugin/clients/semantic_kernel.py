@@ -15,7 +15,7 @@ from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecut
 from semantic_kernel.contents.chat_history import ChatHistory
 
 from nat_dynamo_plugin.clients.arguments import checked_arguments
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.clients.thinking import in_argument, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
@@ -58,7 +58,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
     validate_no_responses_api(config, LLMFrameworkEnum.SEMANTIC_KERNEL)
     known = OpenAIChatPromptExecutionSettings.model_fields.keys() - _OURS
     arguments = checked_arguments(config.openai_arguments, known, "OpenAIChatCompletion")
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         llm = DynamoChatCompletion(http.model_name, http.async_openai(), arguments)
         methods = ["get_chat_message_contents", "get_streaming_chat_message_contents"]
         yield with_thinking(llm, config, methods, in_argument("chat_history", _think))

@@ -14,7 +14,7 @@ from nat.utils.responses_api import validate_no_responses_api
 from strands.models.openai import OpenAIModel
 
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 from nat_dynamo_plugin.clients.thinking import Arguments, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
@@ -44,6 +44,6 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
     arguments = checked_arguments(config.openai_arguments, chat_parameters() | {"stream"}, "Strands' OpenAIModel")
     # Strands streams unless told otherwise, and takes that apart from the parameters of a request.
     stream = arguments.pop("stream", True)
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         llm = DynamoModel(client=http.async_openai(), model_id=http.model_name, params=arguments, stream=stream)
         yield with_thinking(llm, config, ["stream", "structured_output"], _think)

@@ -1,98 +1,65 @@
-"""The one retry layer of all clients: httpx-retries below our transport, set by the config's retry fields."""
+"""The one retry layer of all clients: a call is made again until the first byte of its answer is with the caller."""
 
 from __future__ import annotations
 
+import logging
+import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
 
-import httpx
-from httpx_retries import Retry
+from nat_dynamo_plugin.http.answers import MAX_UNARY_BYTES, error_text
+from nat_dynamo_plugin.http.call import Call, Headers, Reply
+from nat_dynamo_plugin.http.flow import Close, Failure, Flow, Operation, ReadBody, Send, Sleep
 
-from nat_dynamo_plugin.config.model import DynamoModelConfig
+logger = logging.getLogger(__name__)
 
-STATUSES = (408, 409, 529)
-"""Retried besides `retry_on_status_codes`: what the OpenAI library retries, and Dynamo 1.6.0's word for overload."""
-
+STATUSES = frozenset({408, 409, 529})
+"""Retried besides `on_status`: what the OpenAI library retries, and Dynamo 1.6.0's word for overload."""
+KINDS = frozenset({"connect", "connect timeout", "pool timeout", "write", "read", "protocol"})
+"""Failures that are retried: no answer is being made. After a read timeout the server is still at work."""
 BACKOFF_S = 0.25
 """The first wait is drawn from 0 to this (s); it doubles with each retry."""
 MAX_BACKOFF_S = 8.0
-"""Longest wait between two requests (s), unless the server asks for more with `Retry-After`."""
+"""Longest wait between two requests (s) that is of our own choice."""
+MAX_WISH_S = 120.0
+"""Longest wait (s) that a server may ask for; one that asks for more is not asked again."""
+MAX_ERROR_BYTES = 65_536
 
 
-class _RetryableError(Exception):
-    """An error answer whose text is listed in `retry_on_errors`. Never leaves the retry layer."""
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """What is tried again, and how often.
 
-
-_EXCEPTIONS = (
-    # The connection failed, so no answer is being made. A read timeout is not here: the server is still at work.
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.WriteError,
-    httpx.ReadError,
-    httpx.RemoteProtocolError,
-    _RetryableError,
-)
-
-
-def retry_policies(config: DynamoModelConfig) -> tuple[Retry, Retry] | None:
-    """The policies of the sync and the async client; `None` where nothing is retried.
-
-    A call that keeps failing costs `max_retries + 1` requests, or `num_retries` if that is set: NAT counts attempts
-    there. `do_auto_retry: false` turns all retries off.
+    Attributes:
+        retries: requests after the first, 1 or more.
+        statuses: HTTP statuses that are tried again.
+        texts: lower-case texts that make any error answer be tried again.
     """
-    retries = config.max_retries if config.num_retries is None else config.num_retries - 1
-    if retries < 1 or not config.do_auto_retry:
-        return None
-    statuses, texts = _what_to_retry(config.retry_on_status_codes, config.retry_on_errors)
 
-    def policy(validate: Callable[[httpx.Response], Awaitable[None] | None]) -> Retry:
-        return Retry(
-            total=retries,
-            allowed_methods=["POST", "GET"],
-            status_forcelist=statuses,
-            retry_on_exceptions=_EXCEPTIONS,
-            backoff_factor=BACKOFF_S,
-            max_backoff_wait=MAX_BACKOFF_S,
-            validate_response=validate if texts else None,
-        )
+    retries: int
+    statuses: frozenset[int]
+    texts: tuple[str, ...] = ()
 
-    def check(response: httpx.Response) -> None:
-        if response.is_error:
-            assert isinstance(response.stream, httpx.SyncByteStream)
-            body = b"".join(response.stream)
-            response.stream.close()
-            _look_for(texts, response, body)
+    @classmethod
+    def of(cls, retries: int, on_status: Sequence[int | str], on_errors: Sequence[str] | None) -> RetryPolicy:
+        """From NAT's fields: statuses and patterns, and texts; as in NAT, no filter at all means any error.
 
-    async def check_async(response: httpx.Response) -> None:
-        if response.is_error:
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            body = b"".join([chunk async for chunk in response.stream])
-            await response.stream.aclose()
-            _look_for(texts, response, body)
-
-    return policy(check), policy(check_async)
+        Raises:
+            ValueError: for a status pattern that is none.
+        """
+        if not on_status and not on_errors:
+            return cls(retries, frozenset(range(400, 600)))
+        # NAT looks for a text like "429" in "Error code: 429 - ..."; in the answer alone it might be any number.
+        numbers = [text for text in on_errors or () if re.fullmatch("[1-5][0-9][0-9]", text)]
+        texts = tuple(text.lower() for text in on_errors or () if text and text not in numbers)
+        return cls(retries, STATUSES | expand_statuses([*on_status, *numbers]), texts)
 
 
-def _what_to_retry(codes: list[int | str], errors: list[str] | None) -> tuple[set[int], tuple[str, ...]]:
-    """Statuses, and lower-case texts of an error answer, that are retried; as in NAT, no filter at all means all."""
-    if not codes and not errors:
-        return set(range(400, 600)), ()
-    # NAT looks for a text like "429" in "Error code: 429 - ..."; in the answer alone it might be any number.
-    numbers = [text for text in errors or () if re.fullmatch("[1-5][0-9][0-9]", text)]
-    texts = tuple(text.lower() for text in errors or () if text and text not in numbers)
-    return {*STATUSES, *expand_statuses([*codes, *numbers])}, texts
-
-
-def _look_for(texts: tuple[str, ...], response: httpx.Response, body: bytes) -> None:
-    # What was read is put back, for whoever gets the response if it is not retried.
-    response.stream = httpx.ByteStream(body)
-    text = httpx.Response(response.status_code, headers=response.headers, content=body).text.lower()
-    if any(wanted in text for wanted in texts):
-        raise _RetryableError
-
-
-def expand_statuses(codes: list[int | str]) -> set[int]:
+def expand_statuses(codes: Sequence[int | str]) -> frozenset[int]:
     """HTTP statuses of NAT's patterns: a number, or text in which `x` stands for any digit and `*` for the rest.
 
     Raises:
@@ -107,4 +74,86 @@ def expand_statuses(codes: list[int | str]) -> set[int]:
             )
         regex = re.compile(pattern.replace("x", "[0-9]"))
         statuses.update(status for status in range(100, 600) if regex.fullmatch(str(status)))
-    return statuses
+    return frozenset(statuses)
+
+
+def wish_of(headers: Headers) -> float | None:
+    """Seconds that a server asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as a date (RFC 9110)."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000.0
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is None and text:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    return None if seconds is None else max(0.0, seconds)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def backoff_s(retry: int) -> float:
+    """Seconds before the n-th retry (1 for the first) unless the server says: full jitter (Brooker 2015)."""
+    return random.uniform(0.0, min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(retry - 1, 16)))
+
+
+class RetryLayer:
+    """Makes a call again that failed before its caller has seen anything of an answer.
+
+    That includes the body of an answer that is no stream, and the first piece of one that is.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+
+    def flow(self, call: Call, send: Send) -> Flow:
+        """Send until there is an answer that stands."""
+        retry = 0
+        while True:
+            retry += 1
+            last = retry > self._policy.retries
+            try:
+                reply: Reply = yield from send(call)
+                if reply.status < 400:
+                    yield ReadBody(reply, 0 if reply.is_streamed else MAX_UNARY_BYTES)
+                    return reply
+                wait, why = (None, "") if last else (yield from self._judge(reply, retry))
+                if wait is None:
+                    return reply
+                yield Close(reply)
+            except Failure as failure:
+                if last or failure.kind not in KINDS:
+                    raise
+                wait, why = backoff_s(retry), f"{type(failure.original).__name__}: {failure}"
+            logger.warning("%s: %s; retry %d of %d in %.1f s", call.origin, why, retry, self._policy.retries, wait)
+            call.record.retry_wait_ms += wait * 1000.0
+            yield Sleep(wait)
+
+    def _judge(self, reply: Reply, retry: int) -> Generator[Operation, Any, tuple[float | None, str]]:
+        """How long to wait before the next request (s), or `None` if this error answer stands; and why."""
+        asked = reply.headers.get("x-should-retry")
+        retried = reply.status in self._policy.statuses or asked == "true"
+        body = b""
+        if retried or self._policy.texts or reply.status == 404:
+            body = yield ReadBody(reply, MAX_ERROR_BYTES)
+        text = error_text(body)
+        if not retried:
+            retried = any(wanted in text.lower() for wanted in self._policy.texts) or is_not_ready(reply, body)
+        wish = wish_of(reply.headers)
+        if not retried or asked == "false" or (wish or 0.0) > MAX_WISH_S:
+            return None, ""
+        return max(wish or 0.0, backoff_s(retry) if wish is None else 0.0), f"{reply.status} {text}".strip()
+
+
+def is_not_ready(reply: Reply, body: bytes) -> bool:
+    """Whether this is Dynamo 1.6.0 before it knows the model: 404 with an empty body."""
+    return reply.status == 404 and not body

@@ -54,6 +54,8 @@ class CallRecord:
     error: str | None = None
     calls_to_come: float | None = None
     gate_wait_ms: float | None = None
+    attempts: int = 0
+    retry_wait_ms: float | None = None
 
     @property
     def has_dynamo_data(self) -> bool:

@@ -196,6 +196,7 @@ POINTS = (
     "nothing left",
     "Responses API",
     "`nat run`",
+    "own layer",
 )
 CELLS = pytest.StashKey[dict[tuple[str, str], str]]()
 

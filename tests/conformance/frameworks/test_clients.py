@@ -261,3 +261,27 @@ async def test_responses_api_works_or_is_refused_with_nats_error(
     # Here the id of Dynamo's answer is not the one in its trace, so the sessions are counted.
     assert await settled(lambda: dynamo.sessions_in_trace().count(f"responses-{driver.module}") == 2)
     assert [(record.streamed, record.cached_tokens is not None) for record in records] == [(False, True), (True, True)]
+
+
+@pytest.mark.point("own layer")
+async def test_goes_through_a_layer_of_another_package(driver: Driver, client: Client, dynamo: Dynamo) -> None:
+    from nat_dynamo_examples.team_header import ENDS
+
+    ENDS.clear()
+    layers = {"layers": [{"team_header": {"team": f"team-{driver.module}"}}]}
+    asked = 0
+    async with client(**driver.plain_config, **layers) as llm:
+        with scripted_answer("plain"):
+            if driver.has_async:
+                assert await driver.ask(llm, f"{driver.module} layer, async?") == PLAIN
+                asked += 1
+            if driver.has_sync:
+                answer = await asyncio.to_thread(driver.ask_sync, llm, f"{driver.module} layer, sync?")
+                assert answer == PLAIN
+                asked += 1
+    async with client(**driver.streaming_config, **layers) as llm:
+        with scripted_answer("plain"):
+            assert "".join(await driver.stream(llm, f"{driver.module} layer, streamed?")) == PLAIN
+    exchanges = dynamo.exchanges(f"{driver.module} layer, ")
+    assert [exchange.headers["x-team"] for exchange in exchanges] == [f"team-{driver.module}"] * (asked + 1)
+    assert ENDS == {"answered": asked, "streamed": 1}

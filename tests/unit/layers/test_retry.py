@@ -1,160 +1,173 @@
-"""The one retry layer: what is made again, how often, and that nothing of an answer is lost by looking into it."""
+"""The one retry layer: what is made again, how often, how long it waits, and that no answer is lost by looking at it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
 import pytest
-from httpx_retries import RetryTransport
 
-from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.layers.retry import expand_statuses, retry_policies
+from nat_dynamo_plugin.http.call import Headers, Reply
+from nat_dynamo_plugin.http.flow import Failure
+from nat_dynamo_plugin.layers.retry import (
+    BACKOFF_S,
+    MAX_BACKOFF_S,
+    RetryLayer,
+    RetryPolicy,
+    backoff_s,
+    expand_statuses,
+    wish_of,
+)
 
-Send = Callable[..., tuple[httpx.Response | Exception, int]]
-
-
-class Scripted(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Answers with the given responses or errors, one after the other; the last goes on."""
-
-    def __init__(self, answers: Iterable[tuple[int, str] | Exception]) -> None:
-        self.answers = list(answers)
-        self.bodies: list[bytes] = []
-
-    def _answer(self, body: bytes) -> tuple[int, str]:
-        self.bodies.append(body)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        status, text = self._answer(request.read())
-        return httpx.Response(status, headers={"retry-after": "0"}, stream=_Stream(text.encode()))
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        status, text = self._answer(await request.aread())
-        return httpx.Response(status, headers={"retry-after": "0"}, stream=_Stream(text.encode()))
+USUAL: Any = ([429, 500, 502, 503, 504], ["Too Many Requests", "429"])
 
 
-class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that can be read once, as from a socket."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data: bytes | None = data
-
-    def _take(self) -> bytes:
-        assert self._data is not None, "read twice"
-        data, self._data = self._data, None
-        return data
-
-    def __iter__(self) -> Any:
-        yield self._take()
-
-    async def __aiter__(self) -> Any:
-        yield self._take()
+def layer(retries: int = 2, statuses: Any = USUAL[0], texts: Any = USUAL[1]) -> RetryLayer:
+    return RetryLayer(RetryPolicy.of(retries, statuses, texts))
 
 
-@pytest.fixture(params=["sync", "async"])
-def send(request: pytest.FixtureRequest) -> Send:
-    """Sends a request through the policy of a config; gives the answer and how many requests it took."""
-
-    def sync(config: DynamoModelConfig, answers: list[Any]) -> tuple[httpx.Response | Exception, int]:
-        scripted = Scripted(answers)
-        policies = retry_policies(config)
-        with httpx.Client(transport=RetryTransport(scripted, policies[0]) if policies else scripted) as client:
-            try:
-                return client.post("http://dynamo/v1/chat/completions", content=b"{}"), len(scripted.bodies)
-            except httpx.HTTPError as error:
-                return error, len(scripted.bodies)
-
-    async def asynchronous(config: DynamoModelConfig, answers: list[Any]) -> tuple[httpx.Response | Exception, int]:
-        scripted = Scripted(answers)
-        policies = retry_policies(config)
-        transport = RetryTransport(scripted, policies[1]) if policies else scripted
-        async with httpx.AsyncClient(transport=transport) as client:
-            try:
-                return await client.post("http://dynamo/v1/chat/completions", content=b"{}"), len(scripted.bodies)
-            except httpx.HTTPError as error:
-                return error, len(scripted.bodies)
-
-    if request.param == "sync":
-        return sync
-    return lambda config, answers: asyncio.run(asynchronous(config, answers))
+def error(status: int, text: str = "cold", **headers: str) -> Reply:
+    return Reply.made(status, text.encode(), {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def config(**fields: Any) -> DynamoModelConfig:
-    return DynamoModelConfig(model_name="m", **{"max_retries": 2, **fields})
+def broken(kind: str) -> Failure:
+    return Failure(kind, httpx.ReadError("cut"))
+
+
+WELL = Reply.made(200, b"well")
+
+
+@pytest.mark.parametrize(("retries", "statuses"), [(2, [503]), (1, ["5xx"]), (3, [])])
+def test_a_persistent_503_costs_what_the_policy_says(drive: Any, scripted: Any, retries: int, statuses: Any) -> None:
+    server, call = scripted(error(503)), drive.call()
+    reply = drive(layer(retries, statuses, None), server, call)
+    assert (reply.status, reply.content) == (503, b"cold")
+    assert len(server.sent) == retries + 1 == call.record.attempts == len(drive.slept) + 1
+    assert call.record.retry_wait_ms == pytest.approx(1000 * sum(drive.slept))
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 529])
+def test_overload_is_tried_again(drive: Any, scripted: Any, status: int) -> None:
+    server = scripted(first := error(status), WELL)
+    assert drive(layer(), server).content == b"well"
+    assert len(server.sent) == 2 and server.closed == [first]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_a_mistake_of_the_callers_is_not(drive: Any, scripted: Any, status: int) -> None:
+    server = scripted(error(status, "bad at line 1 column 429"))
+    assert drive(layer(), server).content == b"bad at line 1 column 429"
+    assert len(server.sent) == 1 and not drive.slept
+
+
+def test_a_dynamo_that_does_not_know_its_model_yet_is_asked_again(drive: Any, scripted: Any) -> None:
+    server = scripted(error(404, ""), error(404, ""), WELL)
+    assert drive(layer(), server).content == b"well"
+
+
+def test_an_error_with_a_listed_text_is_tried_again(drive: Any, scripted: Any) -> None:
+    server = scripted(error(418, "no steam pressure yet"), WELL)
+    assert drive(layer(2, [503], ["Steam Pressure"]), server).content == b"well"
+    server = scripted(error(418, "no steam pressure yet"))
+    assert drive(layer(2, [503], ["Steam Pressure"]), server).content == b"no steam pressure yet"
+    assert len(server.sent) == 3
+
+
+def test_a_status_among_the_texts_means_the_status(drive: Any, scripted: Any) -> None:
+    assert drive(layer(2, [503], ["418"]), scripted(error(418, "teapot"), WELL)).content == b"well"
+
+
+@pytest.mark.parametrize("kind", ["connect", "connect timeout", "pool timeout", "read", "write", "protocol"])
+def test_a_broken_connection_is_tried_again(drive: Any, scripted: Any, kind: str) -> None:
+    server = scripted(broken(kind), WELL)
+    assert drive(layer(), server).content == b"well" and len(drive.slept) == 1
+
+
+@pytest.mark.parametrize("kind", ["read timeout", "write timeout", "local"])
+def test_what_may_still_be_answered_or_never_goes_out_is_not(drive: Any, scripted: Any, kind: str) -> None:
+    server = scripted(broken(kind))
+    with pytest.raises(Failure):
+        drive(layer(), server)
+    assert len(server.sent) == 1
+
+
+def test_the_last_failure_is_the_callers(drive: Any, scripted: Any) -> None:
+    server = scripted(broken("connect"))
+    with pytest.raises(Failure):
+        drive(layer(4), server)
+    assert len(server.sent) == 5
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_body_that_breaks_is_tried_again(drive: Any, scripted: Any, status: int) -> None:
+    server = scripted()
+    server.unread(status, broken("protocol"))
+    server.unread(200, b"well")
+    assert drive(layer(), server).content == b"well" and len(server.sent) == 2
+
+
+def test_a_stream_that_breaks_before_its_first_piece_is_tried_again(drive: Any, scripted: Any) -> None:
+    server = scripted()
+    server.unread(200, broken("read"), {"content-type": "text/event-stream"})
+    server.unread(200, b"data: 1", {"content-type": "text/event-stream"})
+    assert drive(layer(), server).status == 200 and len(server.sent) == 2
 
 
 @pytest.mark.parametrize(
-    ("fields", "requests"),
+    ("headers", "waits"),
     [
-        ({}, 3),
-        ({"max_retries": 0}, 1),
-        ({"num_retries": 2}, 2),
-        ({"num_retries": 1}, 1),
-        ({"do_auto_retry": False}, 1),
-        ({"retry_on_status_codes": [500]}, 1),
-        ({"retry_on_status_codes": ["5xx"]}, 3),
-        ({"retry_on_status_codes": [], "retry_on_errors": None}, 3),
+        ({"retry_after": "60"}, 60.0),
+        ({"retry_after": "1.5"}, 1.5),
+        ({"retry_after_ms": "250", "retry_after": "9"}, 0.25),
+        ({"retry_after": "0"}, 0.0),
     ],
 )
-def test_a_persistent_503_costs_what_the_config_says(send: Send, fields: dict[str, Any], requests: int) -> None:
-    answer, made = send(config(**fields), [(503, "cold")])
-    assert made == requests
-    assert isinstance(answer, httpx.Response)
-    assert (answer.status_code, answer.text) == (503, "cold")
+def test_the_server_says_how_long_to_wait(drive: Any, scripted: Any, headers: dict[str, str], waits: float) -> None:
+    assert drive(layer(), scripted(error(503, **headers), WELL)).content == b"well"
+    assert drive.slept == [waits]
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 529])
-def test_overload_is_tried_again(send: Send, status: int) -> None:
-    answer, made = send(config(), [(status, "busy"), (200, "well")])
-    assert isinstance(answer, httpx.Response)
-    assert (answer.text, made) == ("well", 2)
+def test_a_server_that_asks_for_longer_than_anybody_waits_is_not_asked_again(drive: Any, scripted: Any) -> None:
+    server = scripted(error(503, retry_after="3600"))
+    assert drive(layer(), server).status == 503 and len(server.sent) == 1
 
 
-def test_an_error_with_a_listed_text_is_tried_again(send: Send) -> None:
-    fields = {"retry_on_status_codes": [503], "retry_on_errors": ["Steam Pressure"]}
-    answer, made = send(config(**fields), [(418, "no steam pressure yet"), (200, "well")])
-    assert isinstance(answer, httpx.Response)
-    assert (answer.text, made) == ("well", 2)
-    answer, made = send(config(**fields), [(418, "no steam pressure yet")])
-    assert isinstance(answer, httpx.Response)
-    assert (answer.text, made) == ("no steam pressure yet", 3)
+def test_the_server_says_whether_to_retry(drive: Any, scripted: Any) -> None:
+    assert drive(layer(), scripted(error(503, x_should_retry="false"), WELL)).status == 503
+    assert drive(layer(), scripted(error(400, x_should_retry="true"), WELL)).status == 200
 
 
-def test_an_error_without_a_listed_text_is_passed_on_whole(send: Send) -> None:
-    answer, made = send(config(retry_on_errors=["steam"]), [(400, "bad at line 1 column 429")])
-    assert isinstance(answer, httpx.Response)
-    assert (answer.text, made) == ("bad at line 1 column 429", 1)
+def test_each_retry_is_a_line_in_the_log(drive: Any, scripted: Any, caplog: pytest.LogCaptureFixture) -> None:
+    drive(layer(), scripted(error(503, '{"error": {"message": "boiler"}}', retry_after="2"), broken("connect"), WELL))
+    assert [record.getMessage() for record in caplog.records][:1] == [
+        "http://127.0.0.1:8000: 503 boiler; retry 1 of 2 in 2.0 s"
+    ]
+    assert "ReadError: cut; retry 2 of 2 in" in caplog.records[1].getMessage()
 
 
-def test_a_status_among_the_texts_means_the_status(send: Send) -> None:
-    answer, made = send(config(retry_on_status_codes=[503], retry_on_errors=["418"]), [(418, "teapot"), (200, "well")])
-    assert isinstance(answer, httpx.Response)
-    assert (answer.text, made) == ("well", 2)
+def test_waits_are_drawn_from_ever_wider_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nat_dynamo_plugin.layers.retry.random.uniform", lambda low, high: (low, high))
+    assert backoff_s(1) == (0.0, BACKOFF_S) and backoff_s(3) == (0.0, 4 * BACKOFF_S)
+    assert backoff_s(1000) == (0.0, MAX_BACKOFF_S)
 
 
-@pytest.mark.parametrize("error", [httpx.ConnectError("no"), httpx.ReadError("cut"), httpx.ConnectTimeout("late")])
-def test_a_broken_connection_is_tried_again(send: Send, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setattr("nat_dynamo_plugin.layers.retry.BACKOFF_S", 0.0)
-    answer, made = send(config(), [error, (200, "well")])
-    assert isinstance(answer, httpx.Response)
-    assert made == 2
+def test_the_date_to_wait_for() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    wish = wish_of(Headers([(b"retry-after", later.encode())]))
+    assert wish is not None and 0 < wish <= 3600
+    past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
+    assert wish_of(Headers([(b"retry-after", past.encode())])) == 0.0
 
 
-def test_a_read_timeout_is_not_tried_again(send: Send) -> None:
-    answer, made = send(config(), [httpx.ReadTimeout("still at work")])
-    assert isinstance(answer, httpx.ReadTimeout)
-    assert made == 1
+@pytest.mark.parametrize("value", ["", "soon", "-3", "nan", "inf", "1e999"])
+def test_a_wish_that_is_none(value: str) -> None:
+    assert wish_of(Headers([(b"retry-after", value.encode())])) is None
 
 
 def test_patterns() -> None:
-    assert expand_statuses(["5xx"]) == set(range(500, 600))
-    assert expand_statuses(["5*"]) == set(range(500, 600))
+    assert expand_statuses(["5xx"]) == set(range(500, 600)) == expand_statuses(["5*"])
     assert expand_statuses(["50x", 429, "418"]) == {*range(500, 510), 429, 418}
 
 
@@ -162,11 +175,3 @@ def test_patterns() -> None:
 def test_a_pattern_that_is_none_is_refused(bad: str | int) -> None:
     with pytest.raises(ValueError, match="retry_on_status_codes"):
         expand_statuses([bad])
-
-
-def test_retry_fields_survive_a_dump() -> None:
-    before = config(num_retries=3, retry_on_status_codes=["5xx"], retry_on_errors=["steam"], do_auto_retry=False)
-    after = DynamoModelConfig(**before.model_dump(exclude={"type"}))
-    for name in ("num_retries", "retry_on_status_codes", "retry_on_errors", "do_auto_retry"):
-        assert getattr(after, name) == getattr(before, name)
-    assert DynamoModelConfig(**config().model_dump(exclude={"type"})).num_retries is None

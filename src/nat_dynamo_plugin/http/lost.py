@@ -1,0 +1,69 @@
+"""Answers that were dropped without being closed: their connections are closed and their calls ended all the same.
+
+Python may destroy an object at any moment, also while a lock of ours is held; so the destructor only puts the answer
+into a queue (`SimpleQueue.put` is made for that), and a thread does the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+from nat_dynamo_plugin.http.call import Call
+
+logger = logging.getLogger(__name__)
+
+_Lost = tuple[Call, Any, asyncio.AbstractEventLoop | None]
+
+
+class _Keeper:
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[_Lost] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def ensure(self) -> None:
+        # After a fork no thread but the caller's lives on.
+        if self._thread is None or not self._thread.is_alive():
+            with self._lock:
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._end_all, name="dynamo-lost-answers", daemon=True)
+                    self._thread.start()
+
+    def _end_all(self) -> None:
+        while True:
+            call, stream, loop = self.queue.get()
+            try:
+                if loop is None:
+                    stream.close()
+                elif not loop.is_closed():
+                    with suppress(RuntimeError):  # closed meanwhile
+                        loop.call_soon_threadsafe(_close_in, loop, stream)
+            except Exception:
+                logger.debug("A lost answer could not be closed", exc_info=True)
+            finally:
+                call.finish()
+                del call, stream, loop
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_in(loop: asyncio.AbstractEventLoop, stream: Any) -> None:
+    task = loop.create_task(stream.aclose())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+_keeper = _Keeper()
+watch = _keeper.ensure
+"""Be ready for answers that are lost; cheap when it is already."""
+
+
+def let_go(call: Call, stream: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Close an answer and end its call, soon and elsewhere. May be called from a destructor."""
+    _keeper.queue.put((call, stream, loop))

@@ -1,0 +1,370 @@
+"""The shell that carries a call between an HTTP library and our layers; thin, and the same for httpx and httpx2.
+
+The two libraries have the same interface under different types, so a shell is a class here and a few lines that give it
+its library's types (`httpx_shell`, `httpx2_shell`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, ClassVar
+
+import anyio
+
+from nat_dynamo_plugin.http.call import Call, Reply, api_of
+from nat_dynamo_plugin.http.flow import Failure, Send, run, run_async
+from nat_dynamo_plugin.http.lost import let_go, watch
+from nat_dynamo_plugin.http.streams import Parts, as_stream
+
+END_WAIT_S = 0.05
+"""Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
+
+_KINDS = {
+    "ConnectError": "connect",
+    "ConnectTimeout": "connect timeout",
+    "PoolTimeout": "pool timeout",
+    "WriteError": "write",
+    "WriteTimeout": "write timeout",
+    "ReadTimeout": "read timeout",
+    "RemoteProtocolError": "protocol",
+    "LocalProtocolError": "local",
+    "UnsupportedProtocol": "local",
+    "ProxyError": "connect",
+    "CloseError": "read",
+    "ReadError": "read",
+}
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An HTTP library's exception as what it means."""
+    for cls in type(error).__mro__:
+        if cls.__name__ in _KINDS:
+            return Failure(_KINDS[cls.__name__], error)
+    return Failure("read", error)
+
+
+class Passing:
+    """An answer's bytes on their way to the caller; the call sees them, and learns of the end whatever happens."""
+
+    def __init__(self, call: Call, reply: Reply, shell: Shell, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._call = call
+        self._stream = reply.native.stream
+        self._head = reply.head
+        self._rest = reply.rest
+        self._shell = shell
+        self._loop = loop
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        call = self._call
+        feed = call.feed
+        try:
+            yield from self._head
+            for chunk in self._stream if self._rest is None else self._rest:
+                feed(chunk)
+                yield chunk
+            call.exhausted()
+        except GeneratorExit:
+            raise  # the consumer stopped; closing ends the call
+        except BaseException as error:
+            call.fail(error)
+            call.finish()
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        call = self._call
+        feed = call.feed
+        try:
+            for chunk in self._head:
+                yield chunk
+            if self._rest is None:
+                self._rest = aiter(self._stream)
+            async for chunk in self._rest:
+                feed(chunk)
+                yield chunk
+            call.exhausted()
+        except GeneratorExit:
+            raise  # the consumer stopped; closing ends the call
+        except BaseException as error:
+            call.fail(error)
+            call.finish()
+            raise
+
+    def close(self) -> None:
+        """Close the answer and end the call."""
+        self._closed = True
+        try:
+            self._stream.close()
+        finally:
+            self._call.finish()
+
+    async def aclose(self) -> None:
+        """Close the answer and end the call."""
+        self._closed = True
+        try:
+            try:
+                if self._rest is not None and self._call.only_end_missing:
+                    await self._read_end(self._rest)
+            finally:
+                await self._stream.aclose()
+        finally:
+            self._call.finish()
+
+    async def _read_end(self, rest: AsyncIterator[bytes]) -> None:
+        """Read what ends the body, so that the connection can be used again.
+
+        OpenAI's library stops at the last event, and a connection whose answer was not read to its end is thrown away,
+        after every streamed call. Bounded, as a server may keep an answer open; a sync read could not be. Another task
+        may be reading still (`RuntimeError`): then the answer is closed as it is.
+        """
+        with suppress(self._shell.library.TransportError, RuntimeError), anyio.move_on_after(END_WAIT_S):
+            async for chunk in rest:
+                self._call.feed(chunk)
+            self._call.exhausted()
+
+    def __del__(self) -> None:
+        # A caller that drops an answer without closing it must not keep a connection, nor a place at the gate.
+        if not self._closed:
+            let_go(self._call, self._stream, self._loop)
+
+
+class SyncIO:
+    """Sends with a blocking transport."""
+
+    __slots__ = ("_shell", "_transport")
+
+    def __init__(self, shell: Shell, transport: Any) -> None:
+        self._shell = shell
+        self._transport = transport
+
+    def transmit(self, call: Call) -> Reply:
+        """Send the call as it stands."""
+        call.record.attempts += 1
+        try:
+            native = self._transport.handle_request(self._shell.request_of(call))
+        except self._shell.library.TransportError as error:
+            raise failure_of(error) from error
+        return _reply(native)
+
+    def read(self, reply: Reply, most: int) -> bytes:
+        """Read the body, or the beginning of one that is longer than `most` bytes."""
+        stream, head = reply.native.stream, reply.head
+        if reply.rest is None:
+            reply.rest = iter(stream)
+        size = sum(map(len, head))
+        try:
+            for chunk in reply.rest:
+                head.append(chunk)
+                size += len(chunk)
+                if size > most:
+                    return b"".join(head)
+        except self._shell.library.TransportError as error:
+            stream.close()
+            raise failure_of(error) from error
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
+        return _whole(reply)
+
+    def close(self, reply: Reply) -> None:
+        """Leave a reply."""
+        if reply.content is None:
+            reply.native.stream.close()
+
+
+class AsyncIO:
+    """Sends with an async transport."""
+
+    __slots__ = ("_shell", "_transport")
+
+    def __init__(self, shell: Shell, transport: Any) -> None:
+        self._shell = shell
+        self._transport = transport
+
+    async def transmit(self, call: Call) -> Reply:
+        """Send the call as it stands."""
+        call.record.attempts += 1
+        try:
+            native = await self._transport.handle_async_request(self._shell.request_of(call))
+        except self._shell.library.TransportError as error:
+            raise failure_of(error) from error
+        return _reply(native)
+
+    async def read(self, reply: Reply, most: int) -> bytes:
+        """Read the body, or the beginning of one that is longer than `most` bytes."""
+        stream, head = reply.native.stream, reply.head
+        if reply.rest is None:
+            reply.rest = aiter(stream)
+        size = sum(map(len, head))
+        try:
+            async for chunk in reply.rest:
+                head.append(chunk)
+                size += len(chunk)
+                if size > most:
+                    return b"".join(head)
+        except self._shell.library.TransportError as error:
+            await stream.aclose()
+            raise failure_of(error) from error
+        except BaseException:
+            await stream.aclose()
+            raise
+        await stream.aclose()
+        return _whole(reply)
+
+    async def close(self, reply: Reply) -> None:
+        """Leave a reply."""
+        if reply.content is None:
+            await reply.native.stream.aclose()
+
+
+def _reply(native: Any) -> Reply:
+    # A transport that answers from memory has the body already.
+    return Reply(native.status_code, content=native.content if native.is_closed else None, native=native)
+
+
+def _whole(reply: Reply) -> bytes:
+    head = reply.head
+    reply.content = content = head[0] if len(head) == 1 else b"".join(head)
+    reply.head = []
+    return content
+
+
+class Shell:
+    """Carries calls through layers. Other requests of the client (`GET /models`, ...) pass untouched.
+
+    Args:
+        transport: what really sends: a sync transport of the library, an async one, or one that is both.
+        send: the layers; see `flow.chained`.
+        http2: whether the transport may speak HTTP/2, which takes bytes only.
+    """
+
+    library: ClassVar[ModuleType]
+    """httpx or httpx2."""
+
+    def __init__(self, transport: Any, send: Send, *, http2: bool = False) -> None:
+        self._transport = transport
+        self._send = send
+        self._http2 = http2
+        self._sync = SyncIO(self, transport) if hasattr(transport, "handle_request") else None
+        self._async = AsyncIO(self, transport) if hasattr(transport, "handle_async_request") else None
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request of a blocking client."""
+        if self._sync is None:
+            raise RuntimeError("This transport wraps an async transport; use it with an AsyncClient")
+        call = self._call(request)
+        if call is None:
+            return self._transport.handle_request(request)
+        try:
+            reply = run(self._send(call), self._sync)
+        except BaseException as error:
+            failed = self._failed(call, error)
+        else:
+            return self._handed_over(call, reply)
+        raise failed  # out here, for its context stays as it was
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request of an async client."""
+        if self._async is None:
+            raise RuntimeError("This transport wraps a sync transport; use it with a Client")
+        call = self._call(request)
+        if call is None:
+            return await self._transport.handle_async_request(request)
+        try:
+            reply = await run_async(self._send(call), self._async)
+        except BaseException as error:
+            failed = self._failed(call, error)
+        else:
+            return self._handed_over(call, reply, asyncio.get_running_loop())
+        raise failed
+
+    def close(self) -> None:
+        """Close the wrapped transport."""
+        if self._sync is not None:
+            self._transport.close()
+
+    async def aclose(self) -> None:
+        """Close the wrapped transport."""
+        if self._async is not None:
+            await self._transport.aclose()
+
+    def request_of(self, call: Call) -> Any:
+        """The library's request for a call as its layers have left it; the caller's own stays as it is."""
+        callers = call.native
+        # `Request.__init__` would check and convert again what the caller's request has passed already.
+        request = object.__new__(self.library.Request)
+        request.method = call.method
+        request.url = self.library.URL(call.url) if call.is_sent_elsewhere else callers.url
+        headers, parts = call.headers.raw, call.body.to_send
+        if parts is None:
+            request.stream = callers.stream
+        else:
+            if self._http2:
+                parts = (b"".join(parts),)
+            request.stream = as_stream(Parts, self.library)(parts)
+            at = call.headers.names.index(b"content-length")
+            headers = headers.copy()
+            headers[at] = (headers[at][0], b"%d" % sum(map(len, parts)))
+        request.headers = self.library.Headers(headers)
+        request.extensions = dict(callers.extensions)
+        return request
+
+    def _call(self, request: Any) -> Call | None:
+        api = api_of(request.method, request.url.raw_path)
+        if api is None:
+            return None
+        return Call(request, api, list(request.headers.raw), self._body(request))
+
+    def _body(self, request: Any) -> bytes | None:
+        """The body, if it is in memory with its length declared, and neither compressed nor said to be no JSON."""
+        declared = False
+        for name, value in request.headers.raw:
+            name = name.lower()
+            if name == b"content-length":
+                declared = True
+            elif name == b"content-encoding" or (name == b"content-type" and b"json" not in value.lower()):
+                return None
+        if not declared:
+            return None
+        try:
+            content: bytes = request.content
+        except self.library.RequestNotRead:
+            return None
+        return content
+
+    @staticmethod
+    def _failed(call: Call, error: BaseException) -> BaseException:
+        """End a call that has no reply; the exception as the caller knows it."""
+        if isinstance(error, Failure):
+            error = error.original
+        call.fail(error)
+        call.finish()
+        return error
+
+    def _handed_over(self, call: Call, reply: Reply, loop: asyncio.AbstractEventLoop | None = None) -> Any:
+        """The reply as the library's response; from here on the call ends when its stream is closed or lost."""
+        native = reply.native
+        if reply.content is not None:
+            call.feed(reply.content)
+            call.exhausted()
+            call.finish()
+            if native is not None and native.is_closed and not reply.has_own_headers:
+                return native
+            return self.library.Response(
+                reply.status,
+                headers=reply.raw_headers,
+                stream=self.library.ByteStream(reply.content),
+                extensions={} if native is None else native.extensions,
+            )
+        for chunk in reply.head:
+            call.feed(chunk)
+        native.status_code = reply.status
+        if reply.has_own_headers:
+            native.headers = self.library.Headers(reply.raw_headers)
+        watch()
+        native.stream = as_stream(Passing, self.library)(call, reply, self, loop)
+        return native

@@ -1,0 +1,68 @@
+"""Who asks, and what is asked of the server for this call: identity, plan, and the dialects' headers and body fields."""
+
+from __future__ import annotations
+
+from nat_dynamo_plugin.dialects.said import Said
+from nat_dynamo_plugin.dialects.speaker import Speaker
+from nat_dynamo_plugin.http.call import Call
+from nat_dynamo_plugin.http.flow import Flow, Send
+from nat_dynamo_plugin.http.splice import edited, spliced
+from nat_dynamo_plugin.plan.planner import Planner, Turn
+
+SESSION_HEADER = "x-dynamo-session-id"
+
+
+class QuestionLayer:
+    """Gives the call its turn and says it to the server. The record has what was sent, not what was meant.
+
+    Args:
+        speaker: says plans in the config's dialects; with hints off, what needs no plan.
+        planner: makes the plans, said by `speaker`; `None` with hints off.
+    """
+
+    def __init__(self, speaker: Speaker, planner: Planner[Said] | None) -> None:
+        self._speaker = speaker
+        self._planner = planner
+        self._names = speaker.names
+
+    def flow(self, call: Call, send: Send) -> Flow:
+        """Say what is to be said, and send."""
+        if self._planner is None:
+            said = self._speaker.say()
+        else:
+            call.turn = turn = self._planner.next_turn()
+            said = turn.said
+        self._put_in(call, said)
+        call.record.wire = self._names
+        if call.turn is not None:
+            self._note(call, call.turn)
+        return (yield from send(call))
+
+    @staticmethod
+    def _put_in(call: Call, said: Said) -> None:
+        headers, body = call.headers, call.body
+        if said.headers:
+            headers.add_missing(said.headers_beside(headers.names))
+        if body.raw is None:
+            return
+        if said.edit is not None and (changed := edited(body.raw, said.edit)) is not None:
+            body.raw = changed
+        if said.members and (result := spliced(body.raw, said.members, said.encoded)) is not None and result.adds:
+            body.parts = result.parts
+            nvext = result.sent.get("nvext")
+            hints = nvext.get("agent_hints") if isinstance(nvext, dict) else None
+            if isinstance(hints, dict):
+                call.record.hints = dict(hints)
+
+    @staticmethod
+    def _note(call: Call, turn: Turn[Said]) -> None:
+        record, plan, identity = call.record, turn.plan, turn.identity
+        record.prefix_id = identity.prefix_id
+        record.call_index = turn.index
+        record.function_path = identity.function_path
+        record.calls_to_come = plan.calls_to_come
+        record.session_id = plan.session_id
+        record.parent_session_id = plan.parent_session_id
+        sent = call.headers.get(SESSION_HEADER)
+        if sent != plan.session_id and sent is not None:  # the caller's own
+            record.session_id, record.parent_session_id = sent, None

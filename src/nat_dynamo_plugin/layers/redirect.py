@@ -1,0 +1,35 @@
+"""Redirects that keep the method and the body, as OpenAI's own client follows them."""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin, urlsplit
+
+from nat_dynamo_plugin.http.call import Call, Reply, origin_of
+from nat_dynamo_plugin.http.flow import Close, Flow, Send
+
+MAX_REDIRECTS = 5
+SECRETS = ("authorization", "cookie", "proxy-authorization", "x-api-key", "api-key")
+"""Headers that no other origin than the one asked gets."""
+
+
+class RedirectLayer:
+    """Follows 307 and 308 where the server says. Any other redirect would turn the call into a GET, so it stands."""
+
+    def flow(self, call: Call, send: Send) -> Flow:
+        """Send until there is an answer."""
+        reply: Reply = yield from send(call)
+        for _ in range(MAX_REDIRECTS):
+            location = reply.headers.get("location") if reply.status in (307, 308) else None
+            if location is None:
+                break
+            url = urljoin(call.url, location)
+            if not url.startswith(("http://", "https://")):
+                break
+            yield Close(reply)
+            if origin_of(url) != call.origin:
+                for name in SECRETS:
+                    call.headers.remove(name)
+                call.headers.set("host", urlsplit(url).netloc.rpartition("@")[2])
+            call.url = url
+            reply = yield from send(call)
+        return reply
