@@ -60,7 +60,7 @@ def service_of(config: DynamoModelConfig) -> Service:
 def remote_service(config: DynamoModelConfig) -> Service:
     """The service at a config's `base_url`, or at `OPENAI_BASE_URL`."""
     return Service(
-        base_url=config.base_url or os.getenv("OPENAI_BASE_URL"),
+        base_url=config.require_server(),
         model_name=config.model_name,
         api_key=get_secret_value(config.api_key) or os.getenv("OPENAI_API_KEY"),
         planner=Planner.from_config(config),

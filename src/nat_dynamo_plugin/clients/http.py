@@ -75,18 +75,18 @@ class HttpClients:
 def timeouts(config: DynamoModelConfig) -> httpx.Timeout:
     """The four timeouts in seconds: an LLM may think for minutes while a connect must fail in seconds."""
     return httpx.Timeout(
-        connect=config.connect_timeout,
-        read=config.request_timeout,
-        write=config.request_timeout,
-        pool=config.pool_timeout,
+        connect=config.connection.connect_timeout,
+        read=config.connection.read_timeout,
+        write=config.connection.read_timeout,
+        pool=config.connection.pool_timeout,
     )
 
 
 def limits(config: DynamoModelConfig, keepalive: int | None = None) -> httpx.Limits:
     """At most `max_connections` at once, of which `keepalive` (all unless given) stay open when idle."""
     return httpx.Limits(
-        max_connections=config.max_connections,
-        max_keepalive_connections=config.max_connections if keepalive is None else keepalive,
+        max_connections=config.connection.max_connections,
+        max_keepalive_connections=config.connection.max_connections if keepalive is None else keepalive,
     )
 
 
@@ -113,13 +113,13 @@ async def http_clients(config: DynamoModelConfig) -> AsyncIterator[HttpClients]:
     Raises:
         ValueError: for `http2: true` without the package h2, and for a status pattern that is none.
     """
-    if config.http2 and find_spec("h2") is None:
+    if config.connection.http2 and find_spec("h2") is None:
         raise ValueError(
             "http2=True: the package h2, which speaks HTTP/2, is not installed; install httpx[http2] or leave http2 out"
         )
     service = service_of(config)
     # Reading the certificates takes tens of ms, so all transports share them.
-    verify = httpx.create_ssl_context(verify=config.verify_ssl)
+    verify = httpx.create_ssl_context(verify=config.connection.verify_ssl)
     retry, retry_async = retry_policies(config) or (None, None)
 
     def wrapped(transport: httpx.BaseTransport | httpx.AsyncBaseTransport, policy: Retry | None) -> OpenAIErrors:
@@ -133,12 +133,14 @@ async def http_clients(config: DynamoModelConfig) -> AsyncIterator[HttpClients]:
         )
 
     def async_transport(keepalive: int | None) -> httpx.AsyncHTTPTransport:
-        return httpx.AsyncHTTPTransport(verify=verify, http2=config.http2, limits=limits(config, keepalive))
+        return httpx.AsyncHTTPTransport(verify=verify, http2=config.connection.http2, limits=limits(config, keepalive))
 
     timeout = timeouts(config)
     headers = {"x-tenant-id": config.cache_salt} if config.cache_salt else None
     with httpx.Client(
-        transport=wrapped(httpx.HTTPTransport(verify=verify, http2=config.http2, limits=limits(config)), retry),
+        transport=wrapped(
+            httpx.HTTPTransport(verify=verify, http2=config.connection.http2, limits=limits(config)), retry
+        ),
         timeout=timeout,
         headers=headers,
         event_hooks={"request": [_payload_headers]},

@@ -193,8 +193,8 @@ def make_workload(config: DynamoModelConfig) -> Workload | None:
     Raises:
         ValueError: `prefix_learned` holds something else than learned numbers.
     """
-    learns = "auto" in (config.prefix_total_requests, config.prefix_osl, config.prefix_iat)
-    limit = config.max_active_prefixes
+    learns = config.learns
+    limit = config.admission.max_active_prefixes
     if not learns and limit is None:
         return None
     gate = probe = None
@@ -202,11 +202,11 @@ def make_workload(config: DynamoModelConfig) -> Workload | None:
         gate = Gate(
             AdaptiveLimit() if limit == "auto" else limit,
             model=config.model_name,
-            idle_s=config.prefix_idle,
-            max_wait_s=config.prefix_max_wait,
+            idle_s=config.admission.idle,
+            max_wait_s=config.admission.max_wait,
         )
         if gate.adapts:
-            probe = CapacityProbe(config.model_name, gate.on_capacity, verify=config.verify_ssl)
+            probe = CapacityProbe(config.model_name, gate.on_capacity, verify=config.connection.verify_ssl)
     try:
         return Workload(WorkLearner() if learns else None, gate, config.prefix_learned, probe=probe)
     except ValueError as error:
