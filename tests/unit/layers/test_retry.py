@@ -11,7 +11,7 @@ import pytest
 from httpx_retries import RetryTransport
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.layers.retry import expand_statuses, retry_policies
+from nat_dynamo_plugin.layers.retry import retry_policies
 
 Send = Callable[..., tuple[httpx.Response | Exception, int]]
 
@@ -150,23 +150,3 @@ def test_a_read_timeout_is_not_tried_again(send: Send) -> None:
     answer, made = send(config(), [httpx.ReadTimeout("still at work")])
     assert isinstance(answer, httpx.ReadTimeout)
     assert made == 1
-
-
-def test_patterns() -> None:
-    assert expand_statuses(["5xx"]) == set(range(500, 600))
-    assert expand_statuses(["5*"]) == set(range(500, 600))
-    assert expand_statuses(["50x", 429, "418"]) == {*range(500, 510), 429, 418}
-
-
-@pytest.mark.parametrize("bad", ["", "5", "9xx", "fast", 1000, "5xxx"])
-def test_a_pattern_that_is_none_is_refused(bad: str | int) -> None:
-    with pytest.raises(ValueError, match="retry_on_status_codes"):
-        expand_statuses([bad])
-
-
-def test_retry_fields_survive_a_dump() -> None:
-    before = config(num_retries=3, retry_on_status_codes=["5xx"], retry_on_errors=["steam"], do_auto_retry=False)
-    after = DynamoModelConfig(**before.model_dump(exclude={"type"}))
-    for name in ("num_retries", "retry_on_status_codes", "retry_on_errors", "do_auto_retry"):
-        assert getattr(after, name) == getattr(before, name)
-    assert DynamoModelConfig(**config().model_dump(exclude={"type"})).num_retries is None
