@@ -69,7 +69,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
             id=http.model_name,
             api_key=http.api_key,
             base_url=http.base_url,
-            timeout=config.request_timeout,
+            timeout=config.connection.read_timeout,
             max_retries=0,
             client=http.openai(),
             async_client=http.async_openai(),

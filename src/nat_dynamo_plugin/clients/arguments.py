@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
-from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.nearest import did_you_mean
+from nat_dynamo_plugin.config.model import names
+from nat_dynamo_plugin.nearest import did_you_mean, shown
 
 
 def checked_arguments(arguments: Mapping[str, Any], known: Iterable[str], client: str) -> dict[str, Any]:
@@ -19,8 +19,10 @@ def checked_arguments(arguments: Mapping[str, Any], known: Iterable[str], client
     known = frozenset(known)
     for name, value in arguments.items():
         if name not in known:
-            hint = did_you_mean(name, sorted(known | DynamoModelConfig.model_fields.keys() - arguments))
-            raise ValueError(f"{name}={value!r}: {client}, which serves `_type: dynamo` here, does not take it{hint}")
+            hint = did_you_mean(name, sorted(known | names().known - arguments.keys()))
+            raise ValueError(
+                f"{shown(name, value)}: {client}, which serves `_type: dynamo` here, does not take it{hint}"
+            )
     return dict(arguments)
 
 

@@ -65,7 +65,7 @@ async def client(config: DynamoModelConfig) -> AsyncIterator[Any]:
             api_key=http.api_key,
             openai_client=http.openai(),
             async_openai_client=http.async_openai(),
-            timeout=config.request_timeout,
+            timeout=config.connection.read_timeout,
             max_retries=0,
             **arguments,
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from nat_dynamo_plugin.nearest import refuse_unknown_fields
+from nat_dynamo_plugin.config.block import Block
+from nat_dynamo_plugin.config.values import File
 
 DEFAULT_CONTEXT_LENGTH = 131_072
 """Tokens of context (prompt and answer) that the simulated model takes by default."""
@@ -54,13 +54,13 @@ _OWN_VARIABLES = re.compile(
 )
 
 
-class LocalDynamoConfig(BaseModel):
+class LocalDynamoConfig(Block):
     """The embedded Dynamo of one LLM: a real frontend and router in front of simulated engines.
 
     Cache reuse, placement, queueing and the protocol are Dynamo's own; engine times are simulated.
     """
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    NAME: ClassVar = "local"
 
     workers: int = Field(default=2, ge=1, le=64, description="Simulated engine workers, 1 to 64.")
     kv_blocks: int = Field(default=8192, ge=16, description="KV cache blocks of each worker, at least 16.")
@@ -113,11 +113,11 @@ class LocalDynamoConfig(BaseModel):
         default="hermes",
         description="Dynamo's tool-call parser for the model's output; null returns it all as plain content.",
     )
-    request_trace: Path | None = Field(
+    request_trace: File | None = Field(
         default=None,
         description="File for Dynamo's own request trace (JSON lines, one record a request); null: none.",
     )
-    log_dir: Path | None = Field(
+    log_dir: File | None = Field(
         default=None,
         description="Folder in which each instance's logs stay, in a folder of its own; null: a temporary one, kept "
         "only if Dynamo fails.",
@@ -134,12 +134,6 @@ class LocalDynamoConfig(BaseModel):
     startup_timeout_s: float = Field(
         default=60.0, gt=0, description="Seconds until a start that is not ready counts as failed, above 0."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_nearest_field(cls, data: Any) -> Any:
-        refuse_unknown_fields(data, cls.model_fields, "`local`")
-        return data
 
     @field_validator("frontend_args", "worker_args")
     @classmethod

@@ -1,25 +1,35 @@
-"""DynamoModelConfig: what a user writes in YAML under `_type: dynamo`, and every error that can come of it."""
+"""DynamoModelConfig: what a user writes in YAML under `_type: dynamo`. Each block has a file of its own beside this."""
 
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 from nat.data_models.optimizable import OptimizableField, SearchSpace
 from nat.llm.openai_llm import OpenAIModelConfig
-from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from nat_dynamo_plugin.admission.gate import IDLE_S, MAX_WAIT_S
+from nat_dynamo_plugin.config.admission import AdmissionConfig
+from nat_dynamo_plugin.config.block import Discreet, Location
+from nat_dynamo_plugin.config.connection import ConnectionConfig
+from nat_dynamo_plugin.config.layers import LayerConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
+from nat_dynamo_plugin.config.names import Names
+from nat_dynamo_plugin.config.retry import RetryConfig
+from nat_dynamo_plugin.config.url import checked_url, server_of
+from nat_dynamo_plugin.config.values import Auto, File, LevelOrNumber, number
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
-from nat_dynamo_plugin.nearest import nearest_or_all
-from nat_dynamo_plugin.question.hints import PrefixHints, PrefixLevel, parse_level_or_number
-from nat_dynamo_plugin.question.prefix import check_template
+from nat_dynamo_plugin.nearest import shown
+from nat_dynamo_plugin.question.hints import I32_MAX, PrefixHints, PrefixLevel
+from nat_dynamo_plugin.question.prefix import PrefixTemplate, check_template
 
 if TYPE_CHECKING:
     from nat_dynamo_plugin.service import Service
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED_MODEL_NAME = "embedded-dynamo"
 """`model_name` of an embedded Dynamo, where the config gives none."""
@@ -27,72 +37,11 @@ EMBEDDED_MODEL_NAME = "embedded-dynamo"
 EMBEDDED_MAX_TOKENS = 1024
 """`max_tokens` on an embedded Dynamo, where the config gives none: its simulated engines refuse calls without it."""
 
-# NAT 1.9's names of our fields.
-_ALIASES = {
-    "nvext_prefix_id_template": "prefix_template",
-    "nvext_prefix_total_requests": "prefix_total_requests",
-    "nvext_prefix_osl": "prefix_osl",
-    "nvext_prefix_iat": "prefix_iat",
-    "nvext_prediction_trie_path": "prefix_predictions",
-    "prediction_trie_path": "prefix_predictions",
-    "nvext_max_sensitivity": "max_sensitivity",
-}
-# NAT 1.9's fields that stock Dynamo has no use for. They are taken, so that a 1.9 config loads, and do nothing:
-# `nvext.cache_control` is answered with 400 by Dynamo 1.6.0.
-_OBSOLETE = ("nvext_cache_pin_type", "nvext_cache_control_mode")
-_OWN_PREFIXES = re.compile(r"^(prefix|nvext|dynamo)_")
-
-# `request_timeout` belongs to OpenAI's fields in 1.9, but the documented 1.4 list has it.
-_DYNAMO_FIELDS = frozenset(
-    {
-        "prefix_template",
-        "prefix_total_requests",
-        "prefix_osl",
-        "prefix_iat",
-        "prefix_predictions",
-        "prefix_learned",
-        "prefix_idle",
-        "prefix_max_wait",
-        "max_active_prefixes",
-        "prefix_wire",
-        "request_timeout",
-        "connect_timeout",
-        "pool_timeout",
-        "max_connections",
-        "http2",
-        "max_sensitivity",
-        "local",
-        "cache_salt",
-    }
-)
+_OPENAI_ARGUMENTS = ("temperature", "top_p", "seed", "max_tokens")
+"""The fields that are arguments of a call."""
 
 
-def other_names(field: str) -> list[str]:
-    """Further names under which a config may give a field of `DynamoModelConfig`."""
-    return [alias for alias, name in _ALIASES.items() if name == field]
-
-
-def _number_or_auto(name: str, value: object, most: int | None) -> int | str | None:
-    if isinstance(value, str):
-        if value.strip().lower() == "auto":
-            return "auto"
-        if value.strip().isdigit():
-            value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1 and (most is None or value <= most):
-        return value
-    if value is None and name == "max_active_prefixes":
-        return None
-    allowed = "a whole number of 1 or more" if most is None else f"a whole number from 1 to {most}"
-    near = ""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        near = f"; the nearest is {max(1, round(min(value, most or value)))}"
-    null = ", or null" if name == "max_active_prefixes" else ""
-    raise ValueError(f"{name}={value!r} is not allowed: use {allowed}, or auto{null}{near}")
-
-
-class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-arg]
+class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     """An LLM served by NVIDIA Dynamo, with one prefix identity a question and hints about the work to come.
 
     Give either `base_url` (a cluster) or `local` (an embedded Dynamo with simulated engines). Everything that NAT's
@@ -105,169 +54,207 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
 
     prefix_template: str | None = Field(
         default="nat-dynamo-{uuid}",
-        description="The prefix id of calls made outside any question, conversation or scope. Placeholders: {uuid} "
-        "(once a client), {run}, {conversation}, {function}. A template with {run} or {conversation} shapes every "
-        "automatic id. null turns prefixes and hints off.",
+        description="The prefix id of calls made outside any question, conversation or scope (default "
+        "nat-dynamo-{uuid}). Placeholders: {uuid} (once a client), {run}, {conversation}, {function}. A template with "
+        "{run} or {conversation} shapes every automatic id. null turns prefixes and hints off.",
     )
-    prefix_total_requests: int | Literal["auto"] = OptimizableField(
+    prefix_total_requests: Annotated[int | Auto, number(auto=True, most=50)] = OptimizableField(
         default=10,
-        description="LLM calls expected of one prefix, 1 to 50. 1 means: no stickiness. auto learns them from the "
-        "questions answered, and lets those with the least work to come go first.",
+        description="LLM calls expected of one prefix, 1 to 50 (default 10). 1 means: no stickiness. auto learns them "
+        "from the questions answered, and lets those with the least work to come go first.",
         space=SearchSpace(low=1, high=28, step=3),
     )
-    prefix_osl: PrefixLevel | int | Literal["auto"] = OptimizableField(
+    prefix_osl: LevelOrNumber = OptimizableField(
         default=PrefixLevel.MEDIUM,
-        description="Output length expected of a call: LOW, MEDIUM, HIGH (128, 512, 2048 tokens), tokens, or auto.",
+        description="Output length expected of a call: LOW, MEDIUM (the default), HIGH (128, 512, 2048 tokens), "
+        "tokens, or auto.",
         space=SearchSpace(values=[level.value for level in PrefixLevel]),
     )
-    prefix_iat: PrefixLevel | int | Literal["auto"] = OptimizableField(
+    prefix_iat: LevelOrNumber = OptimizableField(
         default=PrefixLevel.MEDIUM,
-        description="Time expected between a prefix's calls: LOW, MEDIUM, HIGH (50, 250, 750 ms), "
+        description="Time expected between a prefix's calls: LOW, MEDIUM (the default), HIGH (50, 250, 750 ms), "
         "milliseconds, or auto.",
         space=SearchSpace(values=[level.value for level in PrefixLevel]),
     )
-    prefix_predictions: Path | None = Field(
+    prefix_predictions: File | None = Field(
         default=None,
-        description="A prediction trie written by NAT's profiler, which refines the hints call by call.",
+        description="A prediction trie written by NAT's profiler, which refines the hints call by call (default: "
+        "none).",
     )
-    prefix_learned: Path | None = Field(
+    prefix_learned: File | None = Field(
         default=None,
-        description="File that auto fields read what they know from, if it is there, and write it to in the end.",
-    )
-    max_active_prefixes: int | Literal["auto"] | None = Field(
-        default=None,
-        description="Most questions under way at once, 1 or more; the others wait before their first call, those with "
-        "the least expected work for the shortest time. auto: as many as the cluster's KV caches hold the prompts of; "
-        "null: all at once.",
-    )
-    prefix_idle: float = Field(
-        default=IDLE_S,
-        gt=0,
-        allow_inf_nan=False,
-        description="Seconds without a call after which a question gives its place up to one that waits.",
-    )
-    prefix_max_wait: float = Field(
-        default=MAX_WAIT_S,
-        gt=0,
-        allow_inf_nan=False,
-        description="Longest wait for a place in seconds; after it a question goes on, whatever the limit.",
+        description="File that auto fields read what they know from, if it is there, and write it to in the end "
+        "(default: none). Its folder must be there.",
     )
     prefix_wire: list[str] = Field(
         default_factory=lambda: list(DEFAULT_WIRE),
         description="How plans are said to the server, in order: dynamo (session headers and agent hints), "
-        "prefix_headers (x-prefix-*), annotations (for prefix-aware processors), or an installed dialect.",
+        "prefix_headers (x-prefix-*), annotations (for prefix-aware processors), or an installed dialect (default "
+        "dynamo, prefix_headers).",
     )
-    max_sensitivity: int = Field(
-        default=1000, ge=1, description="Largest latency sensitivity that is sent; larger ones are cut to it."
+    max_sensitivity: Annotated[int, number(most=I32_MAX)] = Field(
+        default=1000,
+        description="Largest latency sensitivity that is sent, 1 or more (default 1000); larger ones are cut to it.",
     )
     enable_nvext_hints: bool = Field(
-        default=True, description="NAT 1.9's switch: false does what `prefix_template: null` does."
+        default=True,
+        description="NAT 1.9's switch (default true): false does what `prefix_template: null` does.",
     )
-    max_tokens: int | None = Field(
-        default=None, ge=1, description="Most output tokens of a call; 1024 on an embedded Dynamo unless set."
+    max_tokens: Annotated[int | None, number(null=True)] = Field(
+        default=None, description="Most output tokens of a call; 1024 on an embedded Dynamo unless set."
     )
-    request_timeout: float = Field(
-        default=600.0,
-        gt=0.0,
-        description="Seconds to wait for the next bytes of an answer (the read timeout).",
-    )
-    # NAT's retry fields, which NAT leaves out of dumps: a config that `nat optimize` has written would lose them.
-    do_auto_retry: bool = Field(default=True, description="Whether a call that fails is made again at all.")
-    num_retries: int | None = Field(
-        default=None, gt=0, description="Most requests of one call, the first included; max_retries + 1 unless set."
-    )
-    retry_on_status_codes: list[int | str] = Field(
-        default=[429, 500, 502, 503, 504],
-        description="HTTP statuses that are tried again, as numbers or patterns (5xx), besides 408, 409 and 529.",
-    )
-    retry_on_errors: list[str] | None = Field(
-        default=["Too Many Requests", "429"],
-        description="Texts that make any error answer be tried again.",
-    )
-    connect_timeout: float = Field(default=10.0, gt=0.0, description="Seconds to wait for a connection.")
-    pool_timeout: float = Field(
-        default=600.0, gt=0.0, description="Seconds to wait for a free connection of this client's pool."
-    )
-    max_connections: int = Field(default=1000, ge=1, description="Most connections a client keeps to the server.")
     cache_salt: str | None = Field(
         default=None,
         min_length=1,
         max_length=128,
         pattern=r"^[\x21-\x7e]+$",
         description="Keeps this LLM's KV cache entries apart from those of other salts (header x-tenant-id), so that "
-        "measurements on a shared cluster do not warm each other's caches.",
+        "measurements on a shared cluster do not warm each other's caches (default: none).",
     )
-    http2: bool = Field(default=False, description="Speak HTTP/2 where the server does; needs the package h2.")
     local: LocalDynamoConfig | None = Field(
-        default=None, description="Run an embedded Dynamo for this LLM instead of using base_url."
+        default=None, description="Run an embedded Dynamo for this LLM instead of using base_url (default: none)."
     )
+    admission: AdmissionConfig = Field(
+        default_factory=AdmissionConfig, description="How many questions may be under way (default: all)."
+    )
+    retry: RetryConfig = Field(
+        default_factory=RetryConfig, description="Which failed calls are made again, and how often."
+    )
+    connection: ConnectionConfig = Field(
+        default_factory=ConnectionConfig, description="Timeouts, limits and habits of the connections."
+    )
+    layers: list[LayerConfig] = Field(
+        default_factory=list,
+        description="Layers of your own between caller and server, outermost first: the name of an entry point in "
+        "nat_dynamo_plugin.layers, or package.module:Class; with options, `{name: {option: value}}` (default: none).",
+    )
+
+    # What NAT has beside the blocks: the blocks hold these values, and NAT's code can read them here. They are left out
+    # of dumps, as most are by NAT itself, for the block is in them.
+    max_retries: int = Field(default=10, frozen=True, exclude=True, description="Same as `retry.max_retries`.")
+    num_retries: int = Field(default=11, frozen=True, exclude=True, description="One more than `retry.max_retries`.")
+    do_auto_retry: bool = Field(
+        default=True, frozen=True, exclude=True, description="Whether `retry.max_retries` is above 0."
+    )
+    retry_on_status_codes: list[int | str] = Field(
+        default_factory=list, frozen=True, exclude=True, description="Same as `retry.on_status`."
+    )
+    retry_on_errors: list[str] | None = Field(
+        default=None, frozen=True, exclude=True, description="Same as `retry.on_errors`."
+    )
+    request_timeout: float = Field(
+        default=600.0, frozen=True, exclude=True, description="Same as `connection.read_timeout`, in seconds."
+    )
+    verify_ssl: bool = Field(default=True, frozen=True, exclude=True, description="Same as `connection.verify_ssl`.")
 
     _running_service: Service | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
     def _read_names(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
+        if not isinstance(data, Mapping):
             return data
-        data = dict(data)
-        for alias, name in _ALIASES.items():
-            if alias in data:
-                if name in data:
-                    raise ValueError(f"{alias} and {name} are two names of one field; keep {name}")
-                data[name] = data.pop(alias)
-        for name in _OBSOLETE:
-            data.pop(name, None)
-        own = [*(f for f in cls.model_fields if _OWN_PREFIXES.match(f)), *_ALIASES, *_OBSOLETE]
-        for name in data:
-            if not isinstance(name, str) or name in cls.model_fields:
-                continue
-            # A name without our prefix is an OpenAI argument, unless it is all but one of ours.
-            if _OWN_PREFIXES.match(name) or get_close_matches(name, own, n=1, cutoff=0.85):
-                raise ValueError(f"{name}={data[name]!r}: there is no such field; {nearest_or_all(name, sorted(own))}")
+        data = names().read(data)
+        if isinstance(data.get("base_url"), str) and not data["base_url"].strip():
+            data["base_url"] = None  # what an unset ${VARIABLE} leaves
         if data.get("local") is not None:
             if data.get("base_url") is not None:
                 raise ValueError(
-                    f"base_url={data['base_url']!r} and local are both given; keep base_url for a cluster or local "
-                    "for an embedded Dynamo"
+                    f"{shown('base_url', data['base_url'])} and local are both given; keep base_url for a cluster or "
+                    "local for an embedded Dynamo"
                 )
             if data.get("model_name") is None and data.get("model") is None:
                 data["model_name"] = EMBEDDED_MODEL_NAME
         return data
 
-    @field_validator("prefix_osl", "prefix_iat", mode="before")
+    @field_validator("base_url")
     @classmethod
-    def _level_or_number(cls, value: object, info: Any) -> PrefixLevel | int | str:
-        if isinstance(value, str) and value.strip().lower() == "auto":
-            return "auto"
-        return parse_level_or_number(info.field_name, value)
-
-    @field_validator("prefix_total_requests", "max_active_prefixes", mode="before")
-    @classmethod
-    def _number_or_auto(cls, value: object, info: Any) -> int | str | None:
-        most = 50 if info.field_name == "prefix_total_requests" else None
-        return _number_or_auto(info.field_name, value, most)
-
-    @field_serializer("prefix_osl", "prefix_iat")
-    def _plain(self, value: PrefixLevel | int | str) -> str | int:
-        # Plain text, not a Python enum, in the YAML files that NAT writes.
-        return value.value if isinstance(value, PrefixLevel) else value
+    def _url_of_a_server(cls, value: str | None) -> str | None:
+        return None if value is None else checked_url("base_url", value)
 
     @field_validator("prefix_template")
     @classmethod
-    def _known_placeholders(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_template(value)
+    def _makes_an_id(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        check_template(value)
+        try:
+            made = PrefixTemplate(value).render(run="run", conversation="conversation", function="function")
+            made.encode()
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"prefix_template={value!r} makes no id: {error}") from None
+        if not made.strip():
+            raise ValueError(f"prefix_template={value!r} makes an empty id")
         return value
 
     @field_validator("prefix_wire")
     @classmethod
     def _known_dialects(cls, value: list[str]) -> list[str]:
         check_dialects(value)
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"prefix_wire names {name!r} twice; it is said once, so keep one")
         return value
+
+    @field_validator("prefix_learned")
+    @classmethod
+    def _can_be_written(cls, value: File | None) -> File | None:
+        if value is not None and not value.parent.is_dir():
+            raise ValueError(f"prefix_learned={str(value)!r}: there is no folder {str(value.parent)!r}; make it first")
+        return value
+
+    def _settle(self) -> None:
+        for name in names().blocks:
+            for flat, value in (block.flat() if (block := getattr(self, name)) is not None else {}).items():
+                if flat in type(self).model_fields:
+                    self.__dict__[flat] = value
+        limit = self.admission.max_active_prefixes
+        if limit is not None and not self.hints_enabled:
+            off = "prefix_template: null" if self.prefix_template is None else "enable_nvext_hints: false"
+            raise ValueError(
+                f"max_active_prefixes={limit!r} can not act with {off}: without prefixes nothing tells questions "
+                "apart; leave one of them out"
+            )
+        if self.prefix_learned is not None and not (self.learns and self.hints_enabled):
+            logger.warning(
+                "prefix_learned=%r is not used: nothing here is learned; set prefix_total_requests, prefix_osl or "
+                "prefix_iat to auto",
+                str(self.prefix_learned),
+            )
+
+    @classmethod
+    def _as_written(cls, loc: Location, data: Any) -> Location:
+        return names().as_written(loc, data)
+
+    def require_server(self) -> str | None:
+        """URL of the server, of the config or of `OPENAI_BASE_URL`; `None` where an embedded Dynamo is to be started.
+
+        Raises:
+            ValueError: if neither is given, since OpenAI's library would send prompts, hints and key to OpenAI then.
+        """
+        if self.local is not None:
+            return None
+        url: str = self.base_url or os.getenv("OPENAI_BASE_URL", "").strip()
+        if not url:
+            raise ValueError(
+                "base_url: which server? Give base_url, as http://my-dynamo-frontend:8000/v1, or `local: {}` for an "
+                "embedded Dynamo; or set OPENAI_BASE_URL"
+            )
+        return checked_url("base_url" if self.base_url else "OPENAI_BASE_URL", url)
+
+    @property
+    def server(self) -> tuple[str, str] | None:
+        """What tells one server and model from another, however the URL is spelt; `None` for an embedded Dynamo.
+
+        Raises:
+            ValueError: as `require_server`.
+        """
+        url = self.require_server()
+        return None if url is None else (server_of(url), self.model_name)
 
     @property
     def running_service(self) -> Service | None:
-        """What the provider has started for this config; see `provider.service_of`."""
+        """What the provider has started for this config; see `service.service_of`."""
         return self._running_service
 
     @running_service.setter
@@ -278,6 +265,11 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
     def hints_enabled(self) -> bool:
         """Whether calls carry a prefix and hints at all."""
         return self.prefix_template is not None and self.enable_nvext_hints
+
+    @property
+    def learns(self) -> bool:
+        """Whether any hint is learned from the questions answered."""
+        return "auto" in (self.prefix_total_requests, self.prefix_osl, self.prefix_iat)
 
     @property
     def prefix_hints(self) -> PrefixHints:
@@ -300,18 +292,27 @@ class DynamoModelConfig(OpenAIModelConfig, name="dynamo"):  # type: ignore[call-
 
         Made from named fields, never by dumping the config, so that no field of ours can reach a framework.
         """
-        named = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            "max_tokens": self.effective_max_tokens,
-        }
-        return {
-            **{name: value for name, value in named.items() if value is not None},
-            **{name: value for name, value in (self.model_extra or {}).items() if value is not None},
-        }
+        named = {name: getattr(self, name) for name in _OPENAI_ARGUMENTS} | {"max_tokens": self.effective_max_tokens}
+        return {name: value for name, value in {**named, **(self.model_extra or {})}.items() if value is not None}
 
     @staticmethod
     def get_dynamo_field_names() -> frozenset[str]:
-        """Names of the fields that are this provider's own and no OpenAI argument."""
-        return _DYNAMO_FIELDS | {"enable_nvext_hints"}
+        """Names of the fields that are this provider's own and no OpenAI argument, or that it acts on by itself."""
+        fields = DynamoModelConfig.model_fields.keys()
+        ours = fields - OpenAIModelConfig.model_fields.keys() - set(_OPENAI_ARGUMENTS)
+        return frozenset(ours | (fields & names().flat.keys()))
+
+
+@cache
+def names() -> Names:
+    """The names that a config of `_type: dynamo` may use."""
+    return Names(DynamoModelConfig)
+
+
+def other_names(path: str) -> list[str]:
+    """Further names under which a config may give a field of `DynamoModelConfig`.
+
+    Args:
+        path: the field, or block and field, as `admission.idle`; the further names are of this form too.
+    """
+    return names().others(path)

@@ -8,7 +8,7 @@ from nat.data_models.optimizable import SearchSpace
 from nat.data_models.optimizer import OptimizerStrategyBaseConfig
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from nat_dynamo_plugin.nearest import refuse_unknown_fields
+from nat_dynamo_plugin.nearest import refuse_unknown_fields, shown
 
 PLANNED_SAMPLERS = ("qmc", "random", "grid")
 """Samplers that do not look at results: the plan is made before the first trial, and a seed always gives the same."""
@@ -113,7 +113,7 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
             wrong = error.errors(include_url=False)[0]
             if not wrong["loc"]:
                 raise
-            raise ValueError(f"{'.'.join(map(str, wrong['loc']))}={wrong['input']!r}: {wrong['msg']}") from None
+            raise ValueError(f"{shown('.'.join(map(str, wrong['loc'])), wrong['input'])}: {wrong['msg']}") from None
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
-from nat_dynamo_plugin.sweep.space import Values, owner_of, value_at
+from nat_dynamo_plugin.sweep.space import Values, value_at
 
 _FILE = "file://"
 
@@ -28,33 +28,52 @@ def with_values(data: dict[str, Any], config: BaseModel, values: Values) -> dict
     for path, value in values.items():
         if value_at(config, path) == value:
             continue  # it says so already, or leaves it to the default
-        owner, name = owner_of(config, path)
+        *above, name = _place(data, config, path)
         holder: Any = data
-        for part in _parts(config, path)[:-1]:
+        for part in above:
             if not isinstance(holder.get(part), Mapping):
                 holder[part] = {}
             holder = holder[part]
-        written = next((n for n in (name, *_other_names(owner, name)) if n in holder), name)
-        holder[written] = value
+        holder[name] = value
     return data
 
 
-def _parts(config: BaseModel, path: str) -> list[str]:
-    parts: list[str] = []
+def _place(data: Mapping[str, Any], config: BaseModel, path: str) -> list[str]:
+    """Where a value stands in the data, under whichever of its names, or is to stand."""
+    steps = _steps(config, path)
+    parts = [name for _, name in steps]
+    places = [parts, *([*parts[:-1], alias] for alias in _aliases(*steps[-1]))]
+    for k, (holder, _) in enumerate(steps):
+        if isinstance(holder, DynamoModelConfig):
+            places += [[*parts[:k], *other.split(".")] for other in other_names(".".join(parts[k:]))]
+    return next((place for place in places if _has(data, place)), parts)
+
+
+def _steps(config: BaseModel, path: str) -> list[tuple[Any, str]]:
+    """The models and mappings on the way to a path, each with the name in it."""
+    steps: list[tuple[Any, str]] = []
     rest, holder = path, config
     while rest:
         names = list(holder) if isinstance(holder, Mapping) else list(type(holder).model_fields)
         name = max((n for n in names if rest == n or rest.startswith(f"{n}.")), key=len)
-        parts.append(name)
+        steps.append((holder, name))
         rest = rest[len(name) + 1 :]
         holder = holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
-    return parts
+    return steps
 
 
-def _other_names(owner: Any, name: str) -> list[str]:
+def _has(data: Any, place: list[str]) -> bool:
+    for part in place:
+        if not isinstance(data, Mapping) or part not in data:
+            return False
+        data = data[part]
+    return True
+
+
+def _aliases(owner: Any, name: str) -> list[str]:
     if not isinstance(owner, BaseModel):
         return []
-    names = other_names(name) if isinstance(owner, DynamoModelConfig) else []
+    names: list[str] = []
     field = type(owner).model_fields[name]
     for alias in (field.alias, field.validation_alias):
         if isinstance(alias, str):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from nat.data_models.optimizable import SearchSpace
+from nat.llm.openai_llm import OpenAIModelConfig
+from openai.resources.chat.completions import Completions
+from openai.resources.responses import Responses
 from pydantic import ValidationError
 
 from nat_dynamo_plugin.config.model import EMBEDDED_MAX_TOKENS, EMBEDDED_MODEL_NAME, DynamoModelConfig
@@ -53,7 +56,21 @@ class TestDocumentedFields:
         assert {"prefix_template", "prefix_total_requests", "prefix_osl", "prefix_iat", "request_timeout"} <= names
         assert names <= set(DynamoModelConfig.model_fields)
         own = {n for n in DynamoModelConfig.model_fields if n.startswith(("prefix_", "nvext_", "dynamo_"))}
-        assert own <= names
+        assert own | {"local", "admission", "retry", "connection", "layers", "cache_salt", "verify_ssl"} <= names
+        # What OpenAI takes, and what NAT's `_type: openai` has, is not ours.
+        assert not names & {
+            "temperature",
+            "top_p",
+            "seed",
+            "max_tokens",
+            "api_key",
+            "base_url",
+            "model_name",
+            "thinking",
+        }
+        assert names - set(OpenAIModelConfig.model_fields) == set(DynamoModelConfig.model_fields) - set(
+            OpenAIModelConfig.model_fields
+        ) - {"max_tokens"}
 
 
 class TestNamesOf1_9:
@@ -92,6 +109,18 @@ class TestUnknownFields:
             ("dynamo_wire", "prefix_wire"),
             ("nvext_total", "known are"),
             ("prefx_template", "prefix_template"),
+            # Near misses of fields without our prefix, of NAT's own, and of flat names.
+            ("max_active_prefix", "max_active_prefixes"),
+            ("request_timeot", "request_timeout"),
+            ("max_conections", "max_connections"),
+            ("temperatur", "temperature"),
+            ("Temperature", "temperature"),
+            ("base_ulr", "base_url"),
+            ("admision", "admission"),
+            # A field of a block, beside it; and one of NAT's with our prefix.
+            ("read_timeout", r"connection\.read_timeout"),
+            ("workers", r"local\.workers"),
+            ("nvext_temperature", r"did you mean temperature\?"),
         ],
     )
     def test_the_nearest_is_named(self, field: str, near: str) -> None:
@@ -101,6 +130,26 @@ class TestUnknownFields:
     def test_openai_arguments_pass(self) -> None:
         c = config(frequency_penalty=0.5, temperature=0.1, max_tokens=9, verify_ssl=False, request_timeout=3)
         assert c.openai_arguments == {"frequency_penalty": 0.5, "temperature": 0.1, "max_tokens": 9}
+
+    def test_every_openai_argument_passes(self) -> None:
+        arguments = {
+            name
+            for function in (Completions.create, Responses.create)
+            for name in signature(function).parameters
+            if name not in ("self", "model")
+        }
+        servers = {
+            "top_k",
+            "min_p",
+            "min_tokens",
+            "top_a",
+            "repetition_penalty",
+            "guided_json",
+            "ignore_eos",
+            "timeout",
+        }
+        for name in (arguments | servers) - set(DynamoModelConfig.model_fields):
+            assert name in (config(**{name: "x"}).model_extra or {}), name
 
 
 class TestLocal:
@@ -145,16 +194,129 @@ def test_there_are_search_spaces_for_all_three_hints() -> None:
     assert [name for name, _ in spaces()] == ["prefix_total_requests", "prefix_osl", "prefix_iat"]
 
 
-@given(
-    total=st.integers(1, 50),
-    osl=st.sampled_from(list(PrefixLevel)) | st.integers(1, 10**6),
-    iat=st.sampled_from(["low", "HIGH"]) | st.integers(1, 10**6),
-    wire=st.lists(st.sampled_from(["dynamo", "prefix_headers", "annotations"]), unique=True),
-)
-def test_a_dumped_config_comes_back_the_same(total: int, osl: Any, iat: Any, wire: list[str]) -> None:
-    # NAT's optimizer dumps and validates again, after which every field counts as set.
-    first = config(prefix_total_requests=total, prefix_osl=osl, prefix_iat=iat, prefix_wire=wire, frequency_penalty=1)
-    second = DynamoModelConfig.model_validate(first.model_dump(mode="python"))
-    assert second.model_dump() == first.model_dump()
-    assert second.prefix_hints == first.prefix_hints
-    assert second.openai_arguments == first.openai_arguments
+class TestServer:
+    @pytest.mark.parametrize(
+        ("url", "meant"),
+        [
+            ("localhost:8000", "http://localhost:8000/v1"),
+            ("localhost:8000/v1", "http://localhost:8000/v1"),
+            ("my-host/v1", "http://my-host/v1"),
+            ("//my-host:8000", "http://my-host:8000/v1"),
+            ("htp://my-host/v1", "http://my-host/v1"),
+        ],
+    )
+    def test_a_url_without_scheme_is_refused_with_what_was_meant(self, url: str, meant: str) -> None:
+        with pytest.raises(ValidationError, match=f"base_url='{url}' .*did you mean {meant}[?]"):
+            config(base_url=url)
+
+    @pytest.mark.parametrize(
+        "url", ["http://", "http://host:99999/v1", "http://host:x/v1", "http://[::1/v1", "http://h/v1 "]
+    )
+    def test_a_url_that_is_none_is_refused(self, url: str) -> None:
+        with pytest.raises(ValidationError, match="base_url="):
+            config(base_url=url)
+
+    @pytest.mark.parametrize(
+        "url", ["http://h", "https://h:1/v1", "http://[::1]:8/v1", "http://ann:pw@h/v1", "HTTP://h/v1"]
+    )
+    def test_the_others_stay_as_they_are(self, url: str) -> None:
+        assert config(base_url=url).require_server() == url
+
+    def test_without_a_server_nothing_is_sent_to_openai(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+        for nothing in ({}, {"base_url": None}, {"base_url": " "}):
+            with pytest.raises(ValueError, match="base_url: which server"):
+                config(**nothing).require_server()
+        assert DynamoModelConfig(local={}).require_server() is None
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://h/v1")
+        assert config().require_server() == "http://h/v1"
+        monkeypatch.setenv("OPENAI_BASE_URL", "h:8000")
+        with pytest.raises(ValueError, match=r"OPENAI_BASE_URL='h:8000' .* did you mean http://h:8000/v1"):
+            config().require_server()
+
+    @pytest.mark.parametrize("url", ["http://HOST/v1", "http://host:80/v1/", "HTTP://ann:pw@host/v1"])
+    def test_one_server_however_it_is_spelt(self, url: str) -> None:
+        assert config(base_url=url).server == config(base_url="http://host/v1").server
+        for other in ("https://host/v1", "http://host:8000/v1", "http://host/v2"):
+            assert config(base_url=url).server != config(base_url=other).server
+        assert config(base_url=url, model_name="n").server != config(base_url=url).server
+        assert DynamoModelConfig(local={}).server is None
+
+
+class TestWhatCanNotAct:
+    @pytest.mark.parametrize("off", [{"prefix_template": None}, {"enable_nvext_hints": False}])
+    @pytest.mark.parametrize("limit", [{"max_active_prefixes": 4}, {"admission": {"max_active_prefixes": "auto"}}])
+    def test_admission_without_prefixes(self, off: dict[str, Any], limit: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError, match=r"max_active_prefixes=.* can not act with"):
+            config(**off, **limit)
+        assert not config(**off, admission={"max_active_prefixes": None}).hints_enabled
+
+    @pytest.mark.parametrize(("field", "flat"), [("idle", "prefix_idle"), ("max_wait", "prefix_max_wait")])
+    def test_waits_without_a_limit(self, field: str, flat: str) -> None:
+        for given in ({flat: 5}, {"admission": {field: 5}}):
+            with pytest.raises(ValidationError, match=f"{field}=5.0 .{flat}. does nothing without a limit"):
+                config(**given)
+        assert getattr(config(**{flat: 5}, max_active_prefixes="auto").admission, field) == 5
+
+    @pytest.mark.parametrize("fields", [{}, {"prefix_osl": "auto", "prefix_template": None}])
+    def test_learning_without_auto_is_warned_of(
+        self, fields: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # No error: a sweep may try numbers in the place of auto.
+        config(prefix_learned=tmp_path / "learned.json", **fields)
+        assert "is not used: nothing here is learned" in caplog.text
+
+    def test_learning_with_auto_is_not(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        config(prefix_learned=tmp_path / "learned.json", prefix_iat="auto")
+        assert caplog.text == ""
+
+    def test_a_file_in_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(ValidationError, match=r"prefix_learned='.*nowhere.*': there is no folder '.*nowhere'"):
+            config(prefix_learned=tmp_path / "nowhere" / "learned.json", prefix_iat="auto")
+
+    def test_a_dialect_twice(self) -> None:
+        with pytest.raises(ValidationError, match="prefix_wire names 'dynamo' twice"):
+            config(prefix_wire=["dynamo", "prefix_headers", "dynamo"])
+
+    @pytest.mark.parametrize(
+        "template",
+        ["{run:d}", "{uuid:d}", "{run!z}", "{uuid:{run}}", "{function:%Y}", "{run:.0}", "\ud83d{uuid}", "{run", ""],
+    )
+    def test_a_template_that_fails_at_the_first_call(self, template: str) -> None:
+        with pytest.raises(ValidationError, match="prefix_template"):
+            config(prefix_template=template)
+
+    @pytest.mark.parametrize("template", ["x", "{uuid}", "{run:>20}-{function!r}", "{conversation:.8}", "é{{}}"])
+    def test_a_template_that_works(self, template: str) -> None:
+        assert config(prefix_template=template).prefix_template == template
+
+    @pytest.mark.parametrize("field", ["max_sensitivity", "max_tokens", "max_connections", "max_retries", "prefix_osl"])
+    def test_half_a_number(self, field: str) -> None:
+        with pytest.raises(
+            ValidationError, match=f"{field}=2.5 is not allowed: use .*a whole number .*; the nearest is 2"
+        ):
+            config(**{field: 2.5})
+
+
+class TestTuning:
+    def test_nats_names_of_1_9_are_tuned_too(self) -> None:
+        made = config(
+            optimizable_params=["nvext_prefix_osl", "temperature"],
+            search_space={"nvext_prefix_osl": SearchSpace(values=["LOW"])},
+        )
+        assert made.optimizable_params == ["prefix_osl", "temperature"]
+        assert list(made.search_space) == ["prefix_osl"]
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("prefix_ols", r"there is no such field to tune; did you mean prefix_osl\?"),
+            ("max_active_prefixes", r"stands for admission\.max_active_prefixes, which is tuned by its path"),
+            ("request_timeout", r"stands for connection\.read_timeout"),
+        ],
+    )
+    def test_what_nat_would_pass_over_in_silence(self, name: str, text: str) -> None:
+        with pytest.raises(ValidationError, match=text):
+            config(optimizable_params=[name])
+        with pytest.raises(ValidationError, match=text):
+            config(search_space={name: {"low": 1, "high": 2}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nat.runtime.loader import load_config
@@ -60,3 +61,25 @@ def test_files_beside_the_config_are_found_from_elsewhere(write: Callable[..., P
 def test_lists_keep_their_indentation(write: Callable[..., Path], tmp_path: Path, indent: str) -> None:
     file = write(("    prefix_osl: MEDIUM", f"    prefix_osl: MEDIUM\n    stop:\n{indent}"))
     assert indent in written(file, {OSL: "LOW"}, tmp_path / "tuned.yml")
+
+
+@pytest.mark.parametrize(
+    ("written_as", "path", "line"),
+    [
+        ("max_active_prefixes: 8", "admission.max_active_prefixes", "    max_active_prefixes: 4"),
+        ("admission: {idle: 9, max_active_prefixes: 8}", "admission.max_active_prefixes", "max_active_prefixes: 4}"),
+        ("connection: {read_timeout: 8}", "request_timeout", "    connection: {read_timeout: 4}"),
+        ("request_timeout: 8", "connection.read_timeout", "    request_timeout: 4"),
+        ("http2: false", "retry.max_retries", "      max_retries: 4"),
+    ],
+)
+def test_a_field_of_a_block_keeps_the_place_that_the_user_gave_it(
+    write: Callable[..., Path], tmp_path: Path, written_as: str, path: str, line: str
+) -> None:
+    file = write(("    prefix_osl: MEDIUM", f"    prefix_osl: MEDIUM\n    {written_as}"))
+    text = written(file, {f"llms.dynamo.{path}": 4}, tmp_path / "tuned.yml")
+    assert any(one.endswith(line) for one in text.splitlines())
+    llm: Any = load_config(tmp_path / "tuned.yml").llms["dynamo"]
+    for part in path.split("."):
+        llm = getattr(llm, part)
+    assert llm == 4
