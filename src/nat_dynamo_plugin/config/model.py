@@ -11,7 +11,7 @@ from nat.data_models.optimizable import OptimizableField, SearchSpace
 from nat.llm.openai_llm import OpenAIModelConfig
 from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator, model_validator
 
-from nat_dynamo_plugin.admission.gate import IDLE_S, MAX_WAIT_S
+from nat_dynamo_plugin.admission.queue import IDLE_S, MAX_WAIT_S
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
 from nat_dynamo_plugin.nearest import nearest_or_all
