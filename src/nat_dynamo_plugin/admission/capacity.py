@@ -7,8 +7,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 import httpx
+
+from nat_dynamo_plugin.locks import Lock, after_fork
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,9 @@ def count_workers(health: object) -> int:
 class CapacityProbe:
     """Asks a frontend in a thread of its own, so that no call waits for it, and again as long as calls are made.
 
+    It goes the way that calls go: with the environment's proxies and certificates, and with the user that the URL
+    names.
+
     Args:
         model: the model's name.
         told: called with the tokens that the caches of all workers hold, in that thread, whenever there is an answer.
@@ -64,13 +71,17 @@ class CapacityProbe:
         self._model = model
         self._told = told
         self._verify = verify
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._asking = False
         self._next = 0.0
         self._misses = 0
         self._worker_tokens: int | None = None
+        after_fork(self, CapacityProbe._reset)
 
-    def called(self, url: httpx.URL) -> None:
+    def _reset(self) -> None:
+        self._asking = False  # the thread that asks is the parent's
+
+    def called(self, url: str) -> None:
         """A call goes to this URL of an API: ask the frontend that serves it, if it is time to."""
         if self._asking or monotonic() < self._next:
             return
@@ -78,21 +89,23 @@ class CapacityProbe:
             if self._asking:
                 return
             self._asking = True
-        root = url.copy_with(path=url.path.rpartition("/v1/")[0] or "/", query=None)
-        threading.Thread(target=self._ask, args=(root,), name="dynamo-capacity", daemon=True).start()
-
-    def _ask(self, root: httpx.URL) -> None:
         try:
-            self._ask_once(root)
+            threading.Thread(target=self._ask, args=(url,), name="dynamo-capacity", daemon=True).start()
+        except RuntimeError:  # no more threads; the call goes on
+            self._asking = False
+
+    def _ask(self, url: str) -> None:
+        try:
+            self._ask_once(*_frontend(url))
         finally:
             # 2 ** 16 s is beyond the longest pause, and a float does not hold every power of two.
             self._next = monotonic() + min(EVERY_S * 2.0 ** min(self._misses, 16), LONGEST_PAUSE_S)
             self._asking = False
 
-    def _ask_once(self, root: httpx.URL) -> None:
+    def _ask_once(self, root: str, auth: tuple[str, str] | None) -> None:
         try:
-            tokens = self._tokens(root)
-        except (httpx.HTTPError, ValueError) as error:
+            tokens = self._tokens(root, auth)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             logger.debug("The KV capacity of %s could not be read: %s", root, error)
             tokens = 0
         if tokens:
@@ -107,18 +120,28 @@ class CapacityProbe:
                     root,
                 )
 
-    def _tokens(self, root: httpx.URL) -> int:
+    def _tokens(self, root: str, auth: tuple[str, str] | None) -> int:
         """Tokens of all workers' caches, 0 if the frontend does not say.
 
         Raises:
             httpx.HTTPError: it can not be reached, or has no such page.
+            OSError: certificates that the environment names can not be read.
             ValueError: the page is none of a frontend's.
         """
         # Reading certificates takes tens of ms, so only where they are needed.
-        verify = root.scheme == "https" and self._verify
-        with httpx.Client(base_url=root, timeout=TIMEOUT_S, verify=verify, trust_env=False) as client:
+        verify = self._verify and (root.startswith("https:") or bool(getproxies()))
+        with httpx.Client(base_url=root, timeout=TIMEOUT_S, verify=verify, auth=auth) as client:
             if self._worker_tokens is None:  # a long page, and a worker's cache does not change
                 self._worker_tokens = worker_tokens(client.get("/metrics").raise_for_status().text, self._model)
             if self._worker_tokens is None:
                 return 0
             return self._worker_tokens * count_workers(client.get("/health").raise_for_status().json())
+
+
+def _frontend(url: str) -> tuple[str, tuple[str, str] | None]:
+    """The frontend that serves a call's URL, and the user that the URL names and that no log is to name."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    root = f"{parts.scheme}://{host}{parts.path.rpartition('/v1/')[0]}"
+    return root, (unquote(name), unquote(password)) if user else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 
 from nat_dynamo_plugin.admission.prompts import Prompt
 
 GAIN = 1 / 32
 """Weight of the newest call in the means."""
 FIRST_TOKENS_A_BYTE = 0.25
-_MAX_SEEN = 65_536
 
 
 class WorkingSet:
@@ -27,7 +26,12 @@ class WorkingSet:
         self._holders: Counter[int] = Counter()
         self._bytes = 0
         self._questions = 0
-        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    def emptied(self) -> WorkingSet:
+        """An empty set that has learned as much."""
+        empty = WorkingSet()
+        empty._tokens_a_byte, empty._growth, empty._usual_first = self._tokens_a_byte, self._growth, self._usual_first
+        return empty
 
     @property
     def tokens(self) -> float:
@@ -75,16 +79,3 @@ class WorkingSet:
         if prompt.pieces:
             self._tokens_a_byte += GAIN * (first_tokens / prompt.size - self._tokens_a_byte)
         self._growth += GAIN * (max(0, tokens - first_tokens) - self._growth)
-
-    def family(self, prompt: Prompt) -> int | None:
-        """The last piece of the prompt that was in an earlier one too: what makes it a kind of prompt, as far as can be
-        known; remembers the prompt."""
-        found = None
-        for key, _ in prompt.pieces:
-            if key in self._seen:
-                found = key
-            self._seen[key] = None
-            self._seen.move_to_end(key)
-        while len(self._seen) > _MAX_SEEN:
-            self._seen.popitem(last=False)
-        return found
