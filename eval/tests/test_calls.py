@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import ast
+import gc
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nat_dynamo_bfcl.benchmark import task_parameters, tasks
@@ -34,12 +38,17 @@ values = st.recursive(
 )
 calls = st.builds(ToolCall, names, st.dictionaries(names, values, max_size=4))
 
+anywhere = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A slow machine is no failure."""
 
+
+@anywhere
 @given(calls)
 def test_what_is_rendered_reads_back_the_same(call: ToolCall) -> None:
     assert parse_call(call.render(), {}) == call
 
 
+@anywhere
 @given(st.lists(scalars, max_size=2), scalars)
 def test_arguments_without_names_go_to_the_parameters_in_order(unnamed: list[Any], last: Any) -> None:
     text = f"f({', '.join(map(repr, unnamed))})"
@@ -134,3 +143,27 @@ def test_every_ground_truth_call_reads_as_python_reads_it() -> None:
             count += 1
             unnamed += bool(node.args)
     assert (count, unnamed) == (1142, 40)
+
+
+@pytest.fixture
+def threads_change_everywhere() -> Iterator[None]:
+    """Whenever some objects have been made, garbage is collected, and whenever it is collected, other threads go on."""
+
+    def let_others_run(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0.0001)  # 0 would give the interpreter away and take it back before anybody has woken up
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(let_others_run)
+    gc.set_threshold(20)
+    yield
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(let_others_run)
+
+
+@pytest.mark.usefixtures("threads_change_everywhere")
+def test_many_threads_read_calls_at_once() -> None:
+    text = "f(x=[1, (2, [3, {'a': [4, 5]}]), g(a=[6, [7, [8]]])], y={'a': [{'b': 9}]})"
+    expected = parse_call(text, PARAMETERS)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: parse_call(text, PARAMETERS), range(400)))
+    assert made == [expected] * 400
