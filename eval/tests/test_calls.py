@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dynamo_bfcl.benchmark import task_parameters, tasks
@@ -38,17 +38,12 @@ values = st.recursive(
 )
 calls = st.builds(ToolCall, names, st.dictionaries(names, values, max_size=4))
 
-anywhere = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A slow machine is no failure."""
 
-
-@anywhere
 @given(calls)
 def test_what_is_rendered_reads_back_the_same(call: ToolCall) -> None:
     assert parse_call(call.render(), {}) == call
 
 
-@anywhere
 @given(st.lists(scalars, max_size=2), scalars)
 def test_arguments_without_names_go_to_the_parameters_in_order(unnamed: list[Any], last: Any) -> None:
     text = f"f({', '.join(map(repr, unnamed))})"

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# CPython 3.11 counts in one place for all threads how deep `ast.parse` is in a tree: two at once end with a SystemError.
+# CPython 3.11 counts in one place for all threads how deep `ast.parse` is in a tree, so two at once can end with a
+# SystemError.
 _parsing = threading.Lock()
 
 
