@@ -58,24 +58,44 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
+class _Signals:
+    """Passes signals on to a process, and to one that is not there yet as soon as it is."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+
+    def forward(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            return  # Ctrl-C reaches the command from the terminal itself; it decides how to end, and this waits for it
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
+
+    def to(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        while self._early:
+            process.send_signal(self._early.pop())
+
+
 def main(command: list[str]) -> int:
     if not command:
         print("usage: python scripts/measured.py COMMAND [ARGUMENT ...]", file=sys.stderr)
         return 2
+    # From before the command is there, for it may be told to end as soon as it is. What whoever started this ignores
+    # stays ignored, here and in the command.
+    signals = _Signals()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signals.forward)
     started = time.monotonic()
     try:
         process = subprocess.Popen(command)
     except OSError as error:
         print(f"error: {command[0]} can not be run: {error}", file=sys.stderr)
         return 127
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(number)
-
-    # Ctrl-C reaches the command from the terminal itself; it decides how to end, and this waits for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGHUP, forward)
+    signals.to(process)
 
     peak = 0
     while True:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import ast
+import gc
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -134,3 +138,27 @@ def test_every_ground_truth_call_reads_as_python_reads_it() -> None:
             count += 1
             unnamed += bool(node.args)
     assert (count, unnamed) == (1142, 40)
+
+
+@pytest.fixture
+def threads_change_everywhere() -> Iterator[None]:
+    """Whenever some objects have been made, garbage is collected, and whenever it is collected, other threads go on."""
+
+    def let_others_run(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0.0001)  # 0 would give the interpreter away and take it back before anybody has woken up
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(let_others_run)
+    gc.set_threshold(20)
+    yield
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(let_others_run)
+
+
+@pytest.mark.usefixtures("threads_change_everywhere")
+def test_many_threads_read_calls_at_once() -> None:
+    text = "f(x=[1, (2, [3, {'a': [4, 5]}]), g(a=[6, [7, [8]]])], y={'a': [{'b': 9}]})"
+    expected = parse_call(text, PARAMETERS)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: parse_call(text, PARAMETERS), range(400)))
+    assert made == [expected] * 400

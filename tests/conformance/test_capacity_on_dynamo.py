@@ -31,7 +31,7 @@ async def auto_on(**local: Any) -> AsyncIterator[tuple[Any, Gate]]:
 
 
 async def capacity_is_known(gate: Gate) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while gate.room is None:  # noqa: ASYNC110 - another thread
             await asyncio.sleep(0.01)
 

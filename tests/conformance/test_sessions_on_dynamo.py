@@ -78,7 +78,8 @@ def records() -> Any:
 
 
 def traced(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    # The last line may not be whole yet.
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
 def sessions_in(trace: list[dict[str, Any]]) -> list[tuple[str | None, str | None]]:
@@ -106,6 +107,9 @@ async def test_nested_agents_are_parent_and_child_in_dynamos_own_trace(tmp_path:
                     await runner.result(to_type=str)
 
         await asyncio.gather(*(question(i) for i in range(3)))
+        async with asyncio.timeout(60):
+            while len(traced(trace)) < 12:  # noqa: ASYNC110 - written by another process, behind the answers
+                await asyncio.sleep(0.02)
     seen = defaultdict(int)
     for pair in sessions_in(traced(trace)):
         seen[pair] += 1

@@ -17,7 +17,7 @@ import pytest
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
 
 # Plain HTTP on loopback: loading certificates for each request would be most of the work.
-CLIENT = httpx.Client(trust_env=False, verify=False, timeout=30)
+CLIENT = httpx.Client(trust_env=False, verify=False, timeout=120)
 
 MARKER = "NAT_DYNAMO_LOCAL_DIR"
 
@@ -88,7 +88,7 @@ def processes_of(work_dir: str | Path) -> list[int]:
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Wait for something that must come about; the time it takes is nobody's concern, within reason."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, f"still not: {what}"
         time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from nat_dynamo_plugin.local import LocalDynamoConfig
-from nat_dynamo_plugin.local.server import (
+from nat_dynamo_plugin.local.commands import (
     environment,
     frontend_command,
     request_trace_environment,
@@ -133,6 +134,43 @@ def test_the_environment_is_cut_off_from_other_deployments(monkeypatch: pytest.M
     assert {value for name, value in values.items() if name.startswith("DYN_") and name.endswith("_HOST")} == {
         "127.0.0.1"
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("OPENAI_API_KEY", False),
+        ("NVIDIA_API_KEYS", False),
+        ("AZURE_OPENAI_KEY", False),
+        ("aws_secret_access_key", False),
+        ("AWS_SESSION_TOKEN", False),
+        ("HF_TOKEN", False),
+        ("TOKEN", False),
+        ("CLIENT_SECRET", False),
+        ("DB_PASSWORD", False),
+        ("XDG_CACHE_HOME", False),
+        ("HF_HOME", False),
+        ("TOKENIZERS_PARALLELISM", True),
+        ("KEYBOARD", True),
+        ("MONKEY", True),
+        ("PATH", True),
+        ("LD_LIBRARY_PATH", True),
+    ],
+)
+def test_keys_and_places_elsewhere_are_not_handed_down(
+    name: str, kept: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(name, "value")
+    assert (environment(LocalDynamoConfig(), tmp_path).get(name) == "value") == kept
+    # What is written in the config is wanted.
+    assert environment(LocalDynamoConfig(env={name: "own"}), tmp_path)[name] == "own"
+
+
+def test_home_and_temporary_files_are_the_instances_own(tmp_path: Path) -> None:
+    values = environment(LocalDynamoConfig(), tmp_path)
+    assert (values["HOME"], values["TMPDIR"]) == (str(tmp_path / "home"), str(tmp_path / "tmp"))
+    # Packages of this user only are still found.
+    assert values["PYTHONUSERBASE"] == site.getuserbase()
 
 
 def test_request_trace_is_off_unless_asked_for(tmp_path: Path) -> None:

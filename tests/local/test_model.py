@@ -29,7 +29,7 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=20)), max_size=20).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS)
 def test_every_text_comes_back(text: str) -> None:
     ids = tokenizer().encode(text, add_special_tokens=False).ids

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import random
+import shutil
+import socket
+import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -22,8 +27,10 @@ from nat_dynamo_plugin.local import (
     LocalDynamoError,
     ScriptedAnswer,
     ScriptedAnswerError,
+    server,
 )
 from nat_dynamo_plugin.local.answers import AnswerBook
+from nat_dynamo_plugin.local.model import tokenizer_file
 
 USER = {"role": "user", "content": "hello"}
 TOOLS = [
@@ -253,7 +260,7 @@ async def test_sessions_stay_on_one_worker_and_are_in_the_trace(dynamo: LocalDyn
     assert len({worker for seen in workers.values() for worker in seen}) == 4
 
     def traced() -> Counter[str]:
-        lines = (work / "trace.jsonl").read_text().splitlines()
+        lines = (work / "trace.jsonl").read_text().split("\n")[:-1]  # the last may not be whole yet
         events = [json.loads(line)["event"] for line in lines]
         return Counter(event.get("agent_context", {}).get("session_id") for event in events)
 
@@ -308,6 +315,8 @@ async def test_a_start_that_takes_too_long_says_what_is_missing(
     helpers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    deaf = [sys.executable, "-c", "import signal; signal.pause()"]
+    monkeypatch.setattr("nat_dynamo_plugin.local.instance.frontend_command", lambda config, port: deaf)
     with pytest.raises(LocalDynamoError, match=r"not ready after startup_timeout_s = 0.001 s: the frontend does not"):
         await LocalDynamo(LocalDynamoConfig(startup_timeout_s=0.001)).start()
     (kept,) = helpers.entries(tmp_path)
@@ -321,6 +330,83 @@ async def test_bad_answers_stop_the_start_before_anything_runs(
     with pytest.raises(ScriptedAnswerError, match="cannot be read"):
         await LocalDynamo(LocalDynamoConfig(scripted_answers="missing.jsonl")).start()
     assert helpers.entries(tmp_path) == []
+
+
+def test_nothing_is_written_outside_the_work_directory(
+    helpers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the home directory, which cannot be written here, nor among temporary files."""
+    (tmp_path / "home").write_text("a file")
+    (tmp_path / "tmp").mkdir()
+    shutil.copytree(tokenizer_file().parent, tmp_path / "cache" / "nat-dynamo-plugin")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with helpers.running(LocalDynamoConfig(workers=1)) as dynamo:
+        assert helpers.entries(tmp_path / "tmp") == [dynamo.work_dir]
+        assert {entry.name for entry in helpers.entries(dynamo.work_dir)} >= {"home", "tmp"}
+        helpers.chat(dynamo, [USER])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_process_knows_a_key(helpers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "HF_TOKEN", "CLIENT_SECRET"):
+        monkeypatch.setenv(name, "sk-canary")
+    with helpers.running(LocalDynamoConfig(workers=1)) as dynamo:
+        pids = helpers.processes_of(dynamo.work_dir)
+        assert len(pids) >= 3
+        assert not any(b"sk-canary" in Path(f"/proc/{pid}/environ").read_bytes() for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("field", "place"), [("log_dir", "file"), ("request_trace", "file/trace"), ("request_trace", ".")]
+)
+async def test_a_place_that_cannot_be_written_is_named(
+    field: str, place: str, helpers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    value = tmp_path / place
+    with pytest.raises(LocalDynamoError) as caught:
+        await LocalDynamo(LocalDynamoConfig.model_validate({field: value})).start()
+    assert f"`local`: {field}={str(value)!r}: " in str(caught.value)
+    assert "[Errno " in str(caught.value)
+    assert helpers.entries(tmp_path / "tmp") == []
+
+
+async def test_a_missing_temporary_directory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(LocalDynamoError, match=f"cannot be started: .*{tmp_path / 'missing'}"):
+        await LocalDynamo(LocalDynamoConfig()).start()
+
+
+async def test_a_tokenizer_that_can_be_kept_nowhere_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> Path:
+        raise PermissionError("no folder of this user's own")
+
+    monkeypatch.setattr(server, "tokenizer_file", refused)
+    with pytest.raises(LocalDynamoError, match="no folder of this user's own; let XDG_CACHE_HOME or TMPDIR name"):
+        await LocalDynamo(LocalDynamoConfig()).start()
+
+
+async def test_a_machine_without_a_free_port_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    monkeypatch.setattr("nat_dynamo_plugin.local.instance.socket.socket", Full)
+    with pytest.raises(LocalDynamoError, match=r"free TCP port on 127\.0\.0\.1, .* Address already in use; end what"):
+        await LocalDynamo(LocalDynamoConfig()).start()
+
+
+def test_a_tethered_command_does_not_outlive_a_parent_that_has_gone() -> None:
+    file = Path(server.__file__).with_name("tethered.py")
+    for parent, said in ((os.getpid(), "hello\n"), (1, "")):
+        command = [sys.executable, "-I", "-S", str(file), str(parent), sys.executable, "-c", "print('hello')"]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == said
 
 
 @pytest.mark.parametrize("missing", ["dynamo", "tokenizers", "zmq"])

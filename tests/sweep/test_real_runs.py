@@ -18,7 +18,7 @@ from nat.plugins.eval.runtime.evaluate import EvaluationRun
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
 from nat_dynamo_plugin.sweep.sweep import SweepError
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUESTIONS = ["multi_turn_base_0", "multi_turn_base_1"]

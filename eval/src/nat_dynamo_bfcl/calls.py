@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import contextlib
 import keyword
+import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+# CPython 3.11 counts in one place for all threads how deep `ast.parse` is in a tree, so two at once can end with a
+# SystemError.
+_parsing = threading.Lock()
 
 
 class CallSyntaxError(ValueError):
@@ -41,7 +46,7 @@ def is_python_name(text: str) -> bool:
 
 
 def parse_call(text: str, parameters: Mapping[str, Sequence[str]]) -> ToolCall:
-    """Read one call string.
+    """Read one call string; safe to call from several threads at once.
 
     Arguments may be named or not, and any literal that `ast.literal_eval` knows (negative numbers, tuples, sets, bytes,
     nested lists and dicts, None, ...), or another call, also inside a list or dict.
@@ -55,7 +60,8 @@ def parse_call(text: str, parameters: Mapping[str, Sequence[str]]) -> ToolCall:
             has no parameter to go to, or one parameter gets two values.
     """
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        with _parsing:
+            node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
         raise CallSyntaxError(f"not a call: {text!r} ({error})") from error
     if not isinstance(node, ast.Call):

@@ -6,7 +6,8 @@ of every Dynamo process and runs the event plane's broker itself.
 
 It ends, taking everything with it, as soon as one of these happens: its stdin says `stop` or is closed, the process
 that started it is gone (it looks twice a second, in case a fork of that process still holds the pipe), or it gets
-SIGTERM, SIGINT or SIGHUP. Should it be killed itself, the kernel kills its children (PR_SET_PDEATHSIG).
+SIGTERM, SIGINT or SIGHUP, whatever its starter ignores or blocks. Should it be killed itself, the kernel kills its
+children (see `tethered.py`).
 
 Protocol: one JSON object a line on stdout (`started` with pids, `exited` with name and return code, `failed` with a
 reason); on stdin the lines `keep` (leave the work directory when you end) and `stop`.
@@ -15,7 +16,6 @@ reason); on stdin the lines `keep` (leave the work directory when you end) and `
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import selectors
@@ -25,26 +25,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TETHERED = Path(__file__).with_name("tethered.py")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOOK_FOR_STARTER_S = 0.5
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """What a child runs before exec, so that the kernel kills it when this process is gone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def in_child() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # the parent went before the request was made
-            os._exit(1)
-
-    return in_child
 
 
 def _emit(event: dict[str, Any]) -> None:
@@ -113,21 +99,22 @@ class _Supervisor:
         signal.set_wakeup_fd(wake)
         for number in (*_STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._selector.register(self._signals, selectors.EVENT_READ)
         self._selector.register(0, selectors.EVENT_READ)
 
     def _start_children(self) -> None:
         environment = {**os.environ, "DYN_ZMQ_BROKER_URL": _start_broker()}
+        tethered = [sys.executable, "-I", "-S", str(_TETHERED), str(os.getpid())]
         for command in self.commands:
             with Path(command["log"]).open("ab") as log:
                 self.children[command["name"]] = subprocess.Popen(
-                    command["argv"],
+                    tethered + command["argv"],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment | command["env"],
                     process_group=0,  # so that whatever a child starts can be killed with it
-                    preexec_fn=_die_with_parent(),
                 )
         _emit({"event": "started", "pids": {name: child.pid for name, child in self.children.items()}})
 

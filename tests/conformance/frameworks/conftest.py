@@ -22,7 +22,7 @@ from nat_dynamo_plugin.service import remote_service
 from nat_dynamo_plugin.telemetry import record as telemetry
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
-from .drivers import DRIVERS, TOOL, Driver, make_client
+from .drivers import DRIVERS, PATIENCE_S, TOOL, Driver, make_client
 from .servers import Exchange, Fault, FaultServer, Relay
 
 # Before any framework is imported: none of them is to call home.
@@ -60,18 +60,21 @@ class Dynamo:
         """Requests that had `text` in their body, in order."""
         return [exchange for exchange in self.relay.exchanges if text in json.dumps(exchange.body)]
 
+    def _traced(self) -> list[dict[str, Any]]:
+        """The events of Dynamo's own request trace; its last line may not be whole yet."""
+        lines = self._trace.read_text().split("\n")[:-1] if self._trace.exists() else []
+        return [json.loads(line)["event"] for line in lines]
+
     def sessions_in_trace(self) -> list[str | None]:
         """The session of each request so far, by Dynamo's own request trace."""
-        lines = self._trace.read_text().splitlines() if self._trace.exists() else []
-        return [json.loads(line)["event"]["agent_context"]["session_id"] for line in lines]
+        return [event["agent_context"]["session_id"] for event in self._traced()]
 
     def session_in_trace(self, exchange: Exchange) -> str | None:
         """The session of a request, by Dynamo's own request trace."""
         assert exchange.answer_id is not None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:  # the trace is written behind the answer
-            for line in self._trace.read_text().splitlines() if self._trace.exists() else ():
-                event = json.loads(line)["event"]
+            for event in self._traced():
                 request = event.get("request", {})
                 if exchange.answer_id in (request.get("request_id"), request.get("x_request_id")):
                     session = event["agent_context"]["session_id"]
@@ -152,14 +155,14 @@ def faults() -> Iterator[Callable[..., FaultServer]]:
 
 
 async def settled(done: Callable[[], bool]) -> bool:
-    """Whether something becomes true within 5 s."""
-    for i in range(250):
-        if i % 50 == 5:
-            gc.collect()
-        if done():
-            return True
+    """Whether something becomes true, however long that takes, within reason."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        gc.collect()
         await asyncio.sleep(0.02)
-    return False
+    return True
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
 from nat.builder.framework_enum import LLMFrameworkEnum
+
+PATIENCE_S = 60.0
+"""Seconds after which something that must come about counts as never; far above what it takes on any machine."""
 
 TOOL = "stock_level"
 TOOL_DESCRIPTION = "How many pieces of an item are in stock."
@@ -202,9 +206,8 @@ class CrewAI(Driver):
             crewai_event_bus.on(LLMStreamChunkEvent)(take)
             whole = self.ask_sync(llm, question)
             # The handlers run in a pool of threads: some may still be to come, and their order says nothing.
-            for _ in range(250):
-                if sum(map(len, pieces)) >= len(whole):
-                    break
+            deadline = time.monotonic() + PATIENCE_S
+            while sum(map(len, pieces)) < len(whole) and time.monotonic() < deadline:  # noqa: ASYNC110 - threads
                 await asyncio.sleep(0.02)
         assert sorted("".join(pieces)) == sorted(whole)
         return [whole, *[""] * (len(pieces) - 1)]

@@ -100,7 +100,7 @@ class Relay(Server):
         self._target = urlsplit(target).netloc
 
     def serve(self, exchange: Exchange, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        upstream = http.client.HTTPConnection(self._target, timeout=60)
+        upstream = http.client.HTTPConnection(self._target, timeout=300)
         try:
             skipped = {"host", "connection", "accept-encoding"}
             headers = {name: value for name, value in exchange.headers.items() if name not in skipped}
@@ -140,7 +140,7 @@ class FaultServer(Server):
     def serve(self, exchange: Exchange, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         fault = self._answer(len(self.exchanges) - 1)
         if fault.release is not None:
-            fault.release.wait(30)
+            fault.release.wait()
         exchange.status = fault.status
         error = {"message": fault.message, "type": "Error", "code": fault.status}
         answer = json.dumps({"error": error}).encode()

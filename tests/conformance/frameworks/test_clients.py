@@ -193,9 +193,11 @@ async def test_gives_up_after_request_timeout(
         async with client(base_url=server.base_url, request_timeout=0.2) as llm:
             with pytest.raises(driver.errors()["timeout"]):
                 await ask(driver, llm, "Is anybody there?")
+        # The server, which may be slower than the client's patience, has seen the call; there was no second.
+        assert await settled(lambda: len(server.exchanges) >= 1)
     finally:
         release.set()
-    # The server was still at work, so the call was not made again.
+    assert await settled(lambda: server.open_connections == 0)
     assert len(server.exchanges) == 1
     assert [record.error.partition(":")[0] for record in records if record.error] == ["ReadTimeout"]
 
