@@ -10,10 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from nat.data_models.common import get_secret_value
 
+from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.http.transport import ServerMemory
 from nat_dynamo_plugin.plan.planner import Planner
+from nat_dynamo_plugin.telemetry.gauges import add_gauges
+
+add_gauges(gate_gauges)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ async def http_clients(config: DynamoModelConfig) -> AsyncIterator[HttpClients]:
                 transport if policy is None else RetryTransport(transport, policy),
                 service.planner,
                 answer_key=service.answer_key,
+                model=service.model_name,
                 memory=service.memory,
             )
         )

@@ -18,11 +18,12 @@ import anyio
 import httpx
 
 from nat_dynamo_plugin.dialects.fields import WireFields
-from nat_dynamo_plugin.http.answers import StreamReader, UnaryReader, error_text
+from nat_dynamo_plugin.http.answers import Reader, error_text, reader_for
 from nat_dynamo_plugin.http.splice import NvextFields, spliced
 from nat_dynamo_plugin.layers.workload import FollowedCall
 from nat_dynamo_plugin.plan.planner import Planner
-from nat_dynamo_plugin.telemetry.record import CallRecord, Emit, emit
+from nat_dynamo_plugin.telemetry.exporters import Emit, emit
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class _Telemetry:
     def __init__(self, record: CallRecord, emit_record: Emit) -> None:
         self.record = record
         self._emit = emit_record
-        self._reader: UnaryReader | StreamReader | None = None
+        self._reader: Reader | None = None
         self._done = False
         # A stream may be closed in another task or thread; NAT's steps belong to the one that called.
         self._context = copy_context()
@@ -108,21 +109,10 @@ class _Telemetry:
         return (perf_counter() - self._started) * 1000.0
 
     def begin(self, response: httpx.Response) -> None:
-        record = self.record
-        record.status = response.status_code
-        streamed = False
-        # One pass over the raw headers; each look-up by name would encode the name and compare it with all of them.
-        for name, value in response.headers.raw:
-            name = name.lower()
-            if name == b"content-encoding":
-                return  # the bytes that pass are compressed
-            if name == b"content-type":
-                streamed = value.startswith(b"text/event-stream")
-        if streamed:
-            record.streamed = True
-            self._reader = StreamReader(record)
-        else:
-            self._reader = UnaryReader(record)
+        headers = response.headers.raw
+        if response.is_closed:  # what httpx has read is decoded
+            headers = [header for header in headers if header[0].lower() != b"content-encoding"]
+        self._reader = reader_for(self.record, response.status_code, headers)
 
     def feed(self, chunk: bytes) -> None:
         # The consumer may sit on an open stream; a call ends with its last bytes.
@@ -144,6 +134,7 @@ class _Telemetry:
         self._ended_ms = self.now_ms()
         if self.record.error is None:
             self.record.error = f"{type(error).__name__}: {error}"[:500]
+            self.record.error_type = type(error).__name__
 
     def finish(self) -> None:
         if self._done:
@@ -152,10 +143,11 @@ class _Telemetry:
         ended = self.now_ms() if self._ended_ms is None else self._ended_ms
         self.record.client_total_ms = ended
         if self._reader is not None:
-            self._reader.finish(ended)
             # OpenAI's library always stops behind the last event, before the stream has ended.
             if not self._exhausted and not self._reader.complete and self.record.error is None:
                 self.record.error = "closed before the answer was complete"
+                self.record.error_type = "closed"
+            self._reader.finish(ended)
         if self.followed is not None:
             self.followed.ended(self.record)
         self._context.run(self._emit, self.record)
@@ -254,6 +246,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         transport: what really sends.
         planner: makes the plan of each call; `None` sends no identity and no hints, only asks for telemetry.
         answer_key: names the scripted answer of a call, on an embedded Dynamo; `None` for no script.
+        model: the model that calls ask for, for their records.
         memory: what is known of servers; give the same one to a client's sync and async transports.
         emit_record: where records go; the default hands them to every exporter of `telemetry`.
     """
@@ -264,6 +257,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         planner: Planner | None = None,
         *,
         answer_key: Callable[[], str | None] | None = None,
+        model: str | None = None,
         memory: ServerMemory | None = None,
         emit_record: Emit = emit,
     ) -> None:
@@ -271,6 +265,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._async = transport if isinstance(transport, httpx.AsyncBaseTransport) else None
         self._planner = planner
         self._answer_key = answer_key
+        self._model = model
         self._memory = memory or ServerMemory()
         self._emit = emit_record
 
@@ -338,7 +333,7 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         api = api_of(request)
         if api is None:
             return None
-        record = CallRecord(api=api, started_at=time())
+        record = CallRecord(api=api, started_at=time(), request_model=self._model, origin=_origin(request))
         telemetry = _Telemetry(record, self._emit)
         headers = request.headers.raw
         names = [name.lower() for name, _ in headers]
