@@ -17,7 +17,7 @@ import httpx
 from overhead import HEADERS, InMemory, body, ours
 
 from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
-from nat_dynamo_plugin.telemetry import record as telemetry
+from nat_dynamo_plugin.telemetry import exporters as telemetry
 
 PREFIXES = 100_000
 STEP = 20_000

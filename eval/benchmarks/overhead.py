@@ -43,7 +43,7 @@ from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.http.transport import DynamoTransport
 from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
-from nat_dynamo_plugin.telemetry import record as telemetry
+from nat_dynamo_plugin.telemetry import exporters as telemetry
 
 SIZES = {"1 KB": 2**10, "32 KB": 2**15, "256 KB": 2**18, "1 MB": 2**20, "4 MB": 2**22}
 REPETITIONS = {"1 KB": 1000, "32 KB": 1000, "256 KB": 300, "1 MB": 100, "4 MB": 40}

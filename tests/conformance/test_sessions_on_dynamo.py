@@ -22,7 +22,7 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 
 from nat_dynamo_plugin import CallRecord, DynamoHints, DynamoModelConfig, DynamoPrefixContext
 from nat_dynamo_plugin.evaluators.records import records_from_trajectory
-from nat_dynamo_plugin.telemetry import record as telemetry
+from nat_dynamo_plugin.telemetry import exporters as telemetry
 
 
 class WriterConfig(FunctionBaseConfig, name="test_writer"):

@@ -27,7 +27,7 @@ MEASURED_ON_ARRIVAL = "arrival to workflow end"
 
 def is_failed(call: CallRecord) -> bool:
     """Whether the call ended in an error or an HTTP status of 400 and above."""
-    return call.error is not None or (call.status is not None and call.status >= 400)
+    return call.failed
 
 
 def records_from_trajectory(steps: Iterable[Any], problems: list[str] | None = None) -> list[CallRecord]:

@@ -1,153 +1,99 @@
-"""Read what a server answered while the bytes pass: from JSON, and from server-sent events. No I/O in here.
+"""Read what a server answered into a record while the bytes pass, however these are cut. No I/O in here.
 
-Only the fields that telemetry needs are decoded (`msgspec` skips the rest); nothing that can not be read is an error.
-Protocol: OpenAI's chat completions, completions and responses, plus Dynamo's `nvext` (`worker_id`, `timing`).
+Nothing here raises, whatever the bytes are, and memory stays bounded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from nat_dynamo_plugin.http.answer_fields import Answer, ReadUsage, error_text, is_said, read_answer, take
+from nat_dynamo_plugin.http.encodings import decoder
+from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES, EventCutter
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
+__all__ = ["MAX_DECODED_BYTES", "MAX_EVENT_BYTES", "MAX_UNARY_BYTES", "Reader", "error_text", "reader_for"]
+
 MAX_UNARY_BYTES = 16 * 2**20
-"""Answers above this size (bytes) pass unread, so that memory stays bounded."""
-MAX_EVENT_BYTES = 2**20
-"""A server-sent event above this size (bytes) passes unread."""
+"""Answers above this size (bytes) pass unread."""
+MAX_DECODED_BYTES = 64 * 2**20
+"""Of a compressed answer no more than this (bytes, decompressed) is read."""
+
+_ENDS = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
+_MAX_CHOICES = 4096
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
+def reader_for(
+    record: CallRecord,
+    status: int,
+    headers: Sequence[tuple[bytes, bytes]],
+    *,
+    read_usage: Sequence[ReadUsage] = (),
+) -> Reader:
+    """What reads an answer with this status and these headers into its record.
+
+    Args:
+        record: gets the status at once, the rest as it comes.
+        status: the HTTP status.
+        headers: as they came, in any case.
+        read_usage: how the dialects in use read `usage`, besides OpenAI's own names, which are always read. What they
+            say comes last.
+    """
+    record.status = status
+    encoding = content_type = b""
+    for name, value in headers:
+        name = name.lower()
+        if name == b"content-encoding":
+            encoding += b"," + value
+        elif name == b"content-type":
+            content_type = value
+    record.streamed = status < 400 and content_type.lower().lstrip().startswith(b"text/event-stream")
+    reader = (_StreamReader if record.streamed else _UnaryReader)(record, read_usage)
+    return _EncodedReader(reader, encoding.decode("latin-1")) if encoding else reader
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    # The responses API has its own names.
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _Details | None = None
+class Reader:
+    """Reads an answer into its record. This one knows nothing; the others refine it."""
+
+    __slots__ = ("_read_usage", "complete", "problem", "record")
+
+    def __init__(self, record: CallRecord, read_usage: Sequence[ReadUsage] = ()) -> None:
+        self.record = record
+        self._read_usage = read_usage
+        self.complete = False
+        """Whether the protocol's last event has passed: `[DONE]`, or the end of a response of the responses API. Of
+        an answer in one piece it is never known before the connection says so."""
+        self.problem: str | None = None
+        """After `finish`: why this is no whole answer, in the server's words where it has some; `None` if it is one,
+        or if it could not be read. Is also the record's `error`, if nobody said another one before."""
+
+    def feed(self, chunk: bytes, now_ms: float) -> None:
+        """Take the next bytes; `now_ms` is the time since the call began, in ms."""
+
+    def finish(self, now_ms: float) -> None:
+        """Take the end of the bytes. Call it once."""
+
+    def _fail(self, kind: str, problem: str) -> None:
+        self.problem = self.problem or problem
+        if self.record.error is None:
+            self.record.error = self.problem
+            self.record.error_type = kind
 
 
-class _Worker(msgspec.Struct):
-    decode_worker_id: int | None = None
+class _UnaryReader(Reader):
+    """Reads one JSON answer when it is there."""
 
+    __slots__ = ("_chunks", "_size")
 
-class _Timing(msgspec.Struct):
-    ttft_ms: float | None = None
-    total_time_ms: float | None = None
-    prefill_wait_time_ms: float | None = None
-    kv_hit_rate: float | None = None
-    router_queue_depth: int | None = None
-
-
-class _Nvext(msgspec.Struct):
-    worker_id: _Worker | None = None
-    timing: _Timing | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: Any = None
-    reasoning_content: Any = None
-    tool_calls: Any = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-    delta: _Delta | None = None
-    text: str | None = None
-
-
-class _Inner(msgspec.Struct):
-    """The `response` object inside the events of the responses API."""
-
-    model: str | None = None
-    status: str | None = None
-    usage: _Usage | None = None
-    nvext: _Nvext | None = None
-
-
-class _Answer(msgspec.Struct):
-    model: str | None = None
-    type: str | None = None
-    status: str | None = None
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    nvext: _Nvext | None = None
-    response: _Inner | None = None
-    error: Any = None
-    message: Any = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
-_decode_any = msgspec.json.Decoder().decode
-
-
-def _take_usage(record: CallRecord, usage: _Usage) -> None:
-    for prompt, completion, details in (
-        (usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details),
-        (usage.input_tokens, usage.output_tokens, usage.input_tokens_details),
-    ):
-        if prompt is not None:
-            record.prompt_tokens = prompt
-        if completion is not None:
-            record.completion_tokens = completion
-        if details is not None and details.cached_tokens is not None:
-            record.cached_tokens = details.cached_tokens
-
-
-def _take_nvext(record: CallRecord, nvext: _Nvext) -> None:
-    if nvext.worker_id is not None and nvext.worker_id.decode_worker_id is not None:
-        record.worker_id = nvext.worker_id.decode_worker_id
-    timing = nvext.timing
-    if timing is not None:
-        record.server_ttft_ms = timing.ttft_ms
-        record.server_total_ms = timing.total_time_ms
-        record.server_prefill_wait_ms = timing.prefill_wait_time_ms
-        record.kv_hit_rate = timing.kv_hit_rate
-        record.queue_depth = timing.router_queue_depth
-
-
-def _take(record: CallRecord, answer: _Answer | _Inner) -> None:
-    if answer.model is not None:
-        record.model = answer.model
-    if answer.usage is not None:
-        _take_usage(record, answer.usage)
-    if answer.nvext is not None:
-        _take_nvext(record, answer.nvext)
-
-
-def error_text(body: bytes) -> str:
-    """The server's own words out of an error body, at most 500 characters."""
-    try:
-        data = _decode_any(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return body[:2000].decode("utf-8", "replace")[:500]
-    error = data.get("error", data) if isinstance(data, dict) else data
-    message = error.get("message", error) if isinstance(error, dict) else error
-    return str(message)[:500]
-
-
-class UnaryReader:
-    """Reads one JSON answer into a record when it is complete."""
-
-    __slots__ = ("_chunks", "_record", "_size")
-
-    def __init__(self, record: CallRecord) -> None:
-        self._record = record
+    def __init__(self, record: CallRecord, read_usage: Sequence[ReadUsage]) -> None:
+        super().__init__(record, read_usage)
         self._chunks: list[bytes] = []
         self._size = 0
 
-    @property
-    def complete(self) -> bool:
-        """Never known before the connection says so."""
-        return False
-
     def feed(self, chunk: bytes, now_ms: float) -> None:
-        """Take the next bytes; `now_ms` is the time since the request, in ms."""
         self._size += len(chunk)
         if self._size <= MAX_UNARY_BYTES:
             self._chunks.append(chunk)
@@ -155,98 +101,170 @@ class UnaryReader:
             self._chunks.clear()
 
     def finish(self, now_ms: float) -> None:
-        """Decode what has come."""
-        record = self._record
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
-        if not body:
+        status = self.record.status or 0
+        if self._size > MAX_UNARY_BYTES or 300 <= status < 400:
             return
-        if record.status is not None and record.status >= 400:
-            record.error = error_text(body)
-            return
-        try:
-            answer = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        _take(record, answer)
+        if status >= 400:
+            self._fail(str(status), error_text(body) or f"HTTP {status}, and no word why")
+        elif not body.strip():
+            self._fail("unreadable", "the answer is empty")
+        elif (answer := read_answer(body)) is None:
+            self._fail("unreadable", f"the answer is no JSON object: {error_text(body)[:200]}")
+        else:
+            self._take(answer, body)
+
+    def _take(self, answer: Answer, body: bytes) -> None:
+        record = self.record
+        take(record, answer, self._read_usage)
         if answer.choices:
             record.finish_reason = answer.choices[0].finish_reason
         elif answer.status is not None:
             record.finish_reason = answer.status
+        if is_said(answer.error) or answer.status == "failed":
+            self._fail("error_in_answer", error_text(body))
+        elif record.finish_reason == "error":
+            self._fail("error_in_answer", 'the server ended the answer with finish_reason "error"')
 
 
-class StreamReader:
-    """Reads server-sent events into a record as they pass, however the bytes are cut."""
+class _StreamReader(Reader):
+    """Reads server-sent events as they pass."""
 
-    __slots__ = ("_first_ms", "_last_ms", "_partial", "_record", "_skipping", "_tokens", "complete")
+    __slots__ = ("_cutter", "_first_ms", "_head", "_last_ms", "_lessons", "_open", "_tail", "_tokens")
 
-    def __init__(self, record: CallRecord) -> None:
-        self._record = record
-        self._partial = b""
-        self._skipping = False
+    def __init__(self, record: CallRecord, read_usage: Sequence[ReadUsage]) -> None:
+        super().__init__(record, read_usage)
+        self._cutter = EventCutter()
         self._tokens = 0
         self._first_ms = 0.0
         self._last_ms = 0.0
-        self.complete = False
-        """Whether the last event has passed: `[DONE]`, or the end of a response of the responses API."""
+        # Choices that were seen; whether they have ended.
+        self._open: dict[int, bool] = {}
+        # Of the last event that was decoded and had a text: what was before and behind the text.
+        self._head = self._tail = b""
+        self._lessons = 0
 
     def feed(self, chunk: bytes, now_ms: float) -> None:
-        """Take the next bytes; `now_ms` is the time since the request, in ms."""
-        if not self._partial and not self._skipping:
+        cutter = self._cutter
+        if cutter.idle and chunk.startswith(b"data:") and chunk.endswith(b"\n\n"):
             end = len(chunk) - 2
-            if chunk.find(b"\n") == end and chunk[end:] == b"\n\n" and chunk.startswith(b"data:"):
-                self._event(chunk[5:], now_ms)  # one whole event, as servers send them
+            if chunk.find(b"\n") == end <= MAX_EVENT_BYTES and 0x0D not in chunk:
+                # One whole event, as servers send them.
+                self._event(b"", chunk[6 if chunk[5] == 0x20 else 5 : end], now_ms)
                 return
-        lines = (self._partial + chunk).split(b"\n") if self._partial else chunk.split(b"\n")
-        self._partial = lines.pop()
-        for line in lines:
-            if self._skipping:
-                self._skipping = False  # the rest of an event that was too long to keep
-            elif line.startswith(b"data:"):
-                self._event(line[5:], now_ms)
-        if len(self._partial) > MAX_EVENT_BYTES:
-            self._partial, self._skipping = b"", True
+        for name, data in cutter.feed(chunk):
+            self._event(name, data, now_ms)
 
-    def _event(self, data: bytes, now_ms: float) -> None:
-        # On the path of every token, so what most events have not is asked for first and only once.
-        try:
-            answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            if data.strip() == b"[DONE]":
-                self.complete = True
-            return
-        record = self._record
-        if record.model is None or answer.usage is not None or answer.nvext is not None:
-            _take(record, answer)
-        token = False
-        for choice in answer.choices or ():
-            if choice.finish_reason is not None:
+    def finish(self, now_ms: float) -> None:
+        for name, data in self._cutter.end():
+            self._event(name, data, now_ms)
+        # An event may carry several tokens, so the server's own count is the better divisor.
+        tokens = self.record.completion_tokens or self._tokens
+        if self._tokens > 1 and tokens > 1:
+            self.record.client_itl_ms = (self._last_ms - self._first_ms) / (tokens - 1)
+        whole = self.complete or (bool(self._open) and all(self._open.values()))
+        if not whole and not self._cutter.lost:
+            self._fail("cut_short", "the stream was cut short: it ended without [DONE] and without a finish_reason")
+
+    def _event(self, name: bytes, data: bytes, now_ms: float) -> None:
+        # On the path of every token. Servers send the same bytes around each, so an event with the bytes of the last
+        # one around another text says nothing new, and is not decoded.
+        if self._head and data.startswith(self._head) and data.endswith(self._tail) and name != b"error":
+            text = data[len(self._head) : -len(self._tail)]
+            if text and 0x22 not in text and text[-1] != 0x5C:  # no quote, and none behind it that is escaped
+                self._tokens += 1
+                self._last_ms = now_ms
+                return
+        answer = read_answer(data)
+        if name == b"error":
+            self._fail("error_in_answer", error_text(data) or "the server sent an error event")
+        elif answer is not None:
+            self._take(answer, data, now_ms)
+        elif data.strip() == b"[DONE]":
+            self.complete = True
+
+    def _take(self, answer: Answer, data: bytes, now_ms: float) -> None:
+        record = self.record
+        if record.model is None or len(answer.usage) > 4 or len(answer.nvext) > 4:  # longer than null
+            take(record, answer, self._read_usage)
+        if (len(answer.error) and is_said(answer.error)) or answer.type == "error":
+            self._fail("error_in_answer", error_text(data))
+        token: Any = None
+        choices = answer.choices or ()
+        for choice in choices:
+            token = choice.token() or token
+            ended = choice.finish_reason is not None
+            if ended:
                 record.finish_reason = choice.finish_reason
-            delta = choice.delta
-            if delta is not None:
-                token = token or bool(delta.content or delta.reasoning_content or delta.tool_calls)
-            token = token or bool(choice.text)
-        if answer.error is not None:
-            record.error = error_text(data)
-        if not answer.choices:
-            if answer.response is not None:
-                _take(record, answer.response)
-                if answer.response.status not in (None, "in_progress", "queued"):
-                    record.finish_reason = answer.response.status
-                    self.complete = True
-            token = answer.type is not None and answer.type.endswith(".delta")
+                if choice.finish_reason == "error":
+                    self._fail("error_in_answer", 'the server ended the answer with finish_reason "error"')
+            if ended or (choice.index not in self._open and len(self._open) < _MAX_CHOICES):
+                self._open[choice.index] = ended
+        if answer.type is not None and not choices:
+            self._response_event(answer.type, answer.response)
+            token = answer.type.endswith(".delta")
         if token:
             if self._tokens == 0:
                 self._first_ms = record.client_ttft_ms = now_ms
             self._tokens += 1
             self._last_ms = now_ms
+            if isinstance(token, str) and not ended and len(choices) == 1:
+                self._learn(token, data)
+
+    def _response_event(self, kind: str, response: msgspec.Raw) -> None:
+        """An event of the responses API."""
+        if is_said(response) and (inner := read_answer(response)) is not None:
+            take(self.record, inner, self._read_usage)
+        if kind in _ENDS:
+            self.record.finish_reason = kind.removeprefix("response.")
+            self.complete = True
+            if kind == "response.failed":
+                self._fail("error_in_answer", error_text(response) or "the response failed")
+
+    def _learn(self, text: str, data: bytes) -> None:
+        """Remember what is around the text of a token, if that has been worth its time."""
+        if self._lessons <= 16 + self._tokens // 8:
+            self._lessons += 1
+            written = b'"%b"' % text.encode("utf-8", "replace")
+            start = data.find(written)
+            if start >= 0:
+                self._head, self._tail = data[: start + 1], data[start + len(written) - 1 :]
+
+
+class _EncodedReader(Reader):
+    """Undoes the content encoding of an answer for the reader of what it holds."""
+
+    __slots__ = ("_encoding", "_now_ms", "_push", "_reader", "_size")
+
+    def __init__(self, reader: Reader, encoding: str) -> None:
+        super().__init__(reader.record)
+        self._reader = reader
+        self._encoding = encoding.strip(", ")
+        self._size = 0
+        self._now_ms = 0.0
+        self._push = decoder(encoding, self._take)
+
+    def _take(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > MAX_DECODED_BYTES:
+            raise OverflowError
+        self._reader.feed(piece, self._now_ms)
+
+    def feed(self, chunk: bytes, now_ms: float) -> None:
+        if self._push is None:
+            return
+        self._now_ms = now_ms
+        try:
+            self._push(chunk)
+        except OverflowError:
+            self._push = None
+        except Exception as error:  # each library has its own
+            self._push = None
+            self._fail("unreadable", f"the answer's {self._encoding} encoding is broken: {error}")
+        self.complete = self._reader.complete
 
     def finish(self, now_ms: float) -> None:
-        """Take a last line that had no line end, and work out the inter-token latency."""
-        if self._partial.startswith(b"data:") and not self._skipping:
-            self._event(self._partial[5:], now_ms)
-        self._partial = b""
-        # An event may carry several tokens, so the server's own count is the better divisor.
-        tokens = self._record.completion_tokens or self._tokens
-        if self._tokens > 1 and tokens > 1:
-            self._record.client_itl_ms = (self._last_ms - self._first_ms) / (tokens - 1)
+        if self._push is not None:
+            self._reader.finish(now_ms)
+            self.problem = self._reader.problem

@@ -11,6 +11,7 @@ from nat.data_models.intermediate_step import (
 )
 from nat.utils.providers import generate_id
 
+from nat_dynamo_plugin.telemetry.exporters import Emit
 from nat_dynamo_plugin.telemetry.record import RECORD_KEY, STEP_NAME, CallRecord
 
 
@@ -41,3 +42,8 @@ def export(record: CallRecord) -> None:
             metadata=TraceMetadata(provided_metadata={RECORD_KEY: record.to_dict()}),
         )
     )
+
+
+def exporter() -> Emit:
+    """The exporter to NAT's intermediate steps."""
+    return export

@@ -1,25 +1,38 @@
 """Records as OpenTelemetry metrics, of the meter provider that the application has set; none set, none kept.
 
-Names follow OpenTelemetry's generative AI conventions where they have one (`gen_ai.client.*`, `gen_ai.server.*`).
+`names` says which metrics, and how `OTEL_SEMCONV_STABILITY_OPT_IN` chooses between two releases of the conventions.
+Durations are what the caller sees, the wait at the gate and all attempts included.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
 from opentelemetry import metrics
 
+from nat_dynamo_plugin.telemetry import names
 from nat_dynamo_plugin.telemetry.record import CallRecord
+
+Attributes = dict[str, str | int]
 
 
 class OpenTelemetryExporter:
-    """Records durations in seconds and token counts, with the model and the status as attributes."""
+    """Records durations in seconds and token counts, with the model, the server and the kind of error as attributes.
+
+    Args:
+        provider: where to record; the default is the one that is set when a call ends.
+    """
 
     def __init__(self, provider: metrics.MeterProvider | None = None) -> None:
         self._has_reader = provider is not None
+        self._metrics = names.metrics()
         meter = metrics.get_meter("nat_dynamo_plugin", meter_provider=provider)
-        self._duration = meter.create_histogram("gen_ai.client.operation.duration", unit="s")
-        self._ttft = meter.create_histogram("gen_ai.server.time_to_first_token", unit="s")
-        self._tokens = meter.create_histogram("gen_ai.client.token.usage", unit="{token}")
-        self._cached = meter.create_counter("nat_dynamo.cached_tokens", unit="{token}")
+        self._record: dict[str, Callable[[float, Attributes], None]] = {}
+        for metric in self._metrics:
+            if metric.name not in self._record:
+                self._record[metric.name] = _instrument(meter, metric)
 
     def __call__(self, record: CallRecord) -> None:
         """Take one record; costs next to nothing until the application has set a meter provider of the SDK."""
@@ -28,15 +41,56 @@ class OpenTelemetryExporter:
             self._has_reader = hasattr(metrics.get_meter_provider(), "force_flush")
             if not self._has_reader:
                 return
-        attributes: dict[str, str | int] = {"gen_ai.response.model": record.model or "unknown"}
-        if record.status is not None:
-            attributes["http.response.status_code"] = record.status
-        if record.client_total_ms is not None:
-            self._duration.record(record.client_total_ms / 1000.0, attributes)
-        if record.server_ttft_ms is not None:
-            self._ttft.record(record.server_ttft_ms / 1000.0, attributes)
-        for kind, tokens in (("input", record.prompt_tokens), ("output", record.completion_tokens)):
-            if tokens is not None:
-                self._tokens.record(tokens, {**attributes, "gen_ai.token.type": kind})
-        if record.cached_tokens is not None:
-            self._cached.add(record.cached_tokens, attributes)
+        attributes = _attributes(record)
+        for metric in self._metrics:
+            value = getattr(record, metric.field)
+            if value is not None:
+                value = value / 1000.0 if metric.unit == "s" else value
+                more = attributes if metric.token_type is None else attributes | {names.TOKEN_TYPE: metric.token_type}
+                self._record[metric.name](value, more)
+
+
+def _instrument(meter: metrics.Meter, metric: names.Metric) -> Callable[[float, Attributes], None]:
+    if not metric.boundaries:
+        return meter.create_counter(metric.name, unit=metric.unit).add
+    try:
+        histogram = meter.create_histogram(
+            metric.name, unit=metric.unit, explicit_bucket_boundaries_advisory=metric.boundaries
+        )
+    except TypeError:  # the API's releases before 1.30 take no advice
+        histogram = meter.create_histogram(metric.name, unit=metric.unit)
+    return histogram.record
+
+
+def _attributes(record: CallRecord) -> Attributes:
+    attributes: Attributes = {
+        names.OPERATION: names.OPERATIONS.get(record.api, "chat"),
+        names.PROVIDER: record.provider or names.DEFAULT_PROVIDER,
+    }
+    if record.request_model is not None:
+        attributes[names.REQUEST_MODEL] = record.request_model
+    if record.model is not None:
+        attributes[names.RESPONSE_MODEL] = record.model
+    if record.failure is not None:
+        attributes[names.ERROR_TYPE] = record.failure
+    if record.origin is not None:
+        attributes.update(_server(record.origin))
+    return attributes
+
+
+@lru_cache(maxsize=256)
+def _server(origin: str) -> tuple[tuple[str, str | int], ...]:
+    """Address and port of an origin; nothing of what is none."""
+    try:
+        url = urlsplit(origin)
+        address, port = url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)
+    except ValueError:
+        return ()
+    if not address or port is None:
+        return ()
+    return (names.SERVER_ADDRESS, address), (names.SERVER_PORT, port)
+
+
+def exporter() -> OpenTelemetryExporter:
+    """The exporter to whatever provider the application sets."""
+    return OpenTelemetryExporter()

@@ -1,18 +1,18 @@
-"""Records as Prometheus metrics, in the default registry of `prometheus-client`."""
+"""Records as Prometheus metrics, in the default registry of `prometheus-client`, and gauges as they stand."""
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from nat_dynamo_plugin.admission.gate import Gate, gates
+from nat_dynamo_plugin.telemetry.gauges import Gauge, read_gauges
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -20,6 +20,21 @@ BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 
 BATCH = 64
 """Records that are added up at once."""
+
+_SUMS = (
+    ("attempts", "nat_dynamo_attempts", "HTTP requests sent for the calls."),
+    ("prompt_tokens", "nat_dynamo_prompt_tokens", "Prompt tokens."),
+    ("cached_tokens", "nat_dynamo_cached_tokens", "Prompt tokens the engine reused from its KV cache."),
+    ("completion_tokens", "nat_dynamo_completion_tokens", "Output tokens."),
+)
+_LATENCIES = (
+    ("server_ttft_ms", "nat_dynamo_ttft_seconds", "Time to first token as the server says it."),
+    (
+        "client_total_ms",
+        "nat_dynamo_call_seconds",
+        "Time of a call as its caller sees it, the wait at the gate and all attempts included.",
+    ),
+)
 
 
 class _Latency:
@@ -47,40 +62,60 @@ class _Latency:
 class _Model:
     """What is kept of one model."""
 
-    __slots__ = ("cached", "calls", "completion", "prompt", "total", "ttft")
+    __slots__ = ("calls", "errors", "latencies", "sums")
 
     def __init__(self) -> None:
-        self.calls: Counter[int | None] = Counter()
-        self.prompt = self.cached = self.completion = 0
-        self.ttft, self.total = _Latency(), _Latency()
+        self.calls: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.sums: Counter[str] = Counter()
+        self.latencies = {name: _Latency() for name, _, _ in _LATENCIES}
+
+    def add(self, record: CallRecord) -> None:
+        self.calls["none" if record.status is None else str(record.status)] += 1
+        if record.failure is not None:
+            self.errors[record.failure] += 1
+        for name, _, _ in _SUMS:
+            self.sums[name] += getattr(record, name) or 0
+        for name, latency in self.latencies.items():
+            ms = getattr(record, name)
+            if ms is not None:
+                latency.observe(ms)
 
 
 class PrometheusExporter(Collector):
-    """Counts calls and tokens and observes latencies, labelled by model.
+    """Counts calls, errors, attempts and tokens and observes latencies, labelled by the model that was asked for.
 
-    A call costs an append: records are added up a batch at a time, and turned into metrics when somebody scrapes. Five
-    metric objects to update on each call would cost 10 µs. Prefix and session ids are no labels: each would be a time
+    A call costs an append: records are added up a batch at a time, and turned into metrics when somebody scrapes.
+    Metric objects to update on each call would cost 10 µs. Prefix and session ids are no labels: each would be a time
     series that never ends.
+
+    Args:
+        registry: where to register; a registry takes each metric's name once, and raises `ValueError` otherwise.
+        gauges: read at each scrape; values of one name and labels are added up.
     """
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, gauges: Callable[[], Iterable[Gauge]] = read_gauges
+    ) -> None:
+        self._gauges = gauges
         self._models: dict[str, _Model] = {}
         self._lock = threading.Lock()
         self._pending: deque[CallRecord] = deque()
         registry.register(self)
 
-    @classmethod
-    @cache
-    def shared(cls) -> PrometheusExporter:
-        """The one exporter of the default registry, which takes each metric once."""
-        return cls()
-
     def __call__(self, record: CallRecord) -> None:
         """Take one record."""
         self._pending.append(record)
-        if len(self._pending) >= BATCH:
-            with self._lock:
+        # Whoever holds the lock adds up ours as well.
+        if len(self._pending) >= BATCH and self._lock.acquire(blocking=False):
+            try:
                 self._add_up()
+            finally:
+                self._lock.release()
+
+    def after_fork(self) -> None:
+        """Go on in a child process, where the thread that held the lock may be gone."""
+        self._lock = threading.Lock()
 
     def _add_up(self) -> None:
         """Add the pending records to the sums. Needs the lock."""
@@ -89,75 +124,48 @@ class PrometheusExporter(Collector):
                 record = self._pending.popleft()
             except IndexError:
                 return
-            name = record.model or "unknown"
+            # Not the model that answered: it may have a longer name, and a failed call has none.
+            name = record.request_model or record.model or "unknown"
             model = self._models.get(name)
             if model is None:
                 model = self._models[name] = _Model()
-            model.calls[record.status] += 1
-            model.prompt += record.prompt_tokens or 0
-            model.cached += record.cached_tokens or 0
-            model.completion += record.completion_tokens or 0
-            if record.server_ttft_ms is not None:
-                model.ttft.observe(record.server_ttft_ms)
-            if record.client_total_ms is not None:
-                model.total.observe(record.client_total_ms)
+            model.add(record)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand, for a scrape."""
         calls = CounterMetricFamily("nat_dynamo_calls", "LLM calls by HTTP status.", labels=("model", "status"))
-        tokens = {
-            "prompt": CounterMetricFamily("nat_dynamo_prompt_tokens", "Prompt tokens.", labels=("model",)),
-            "cached": CounterMetricFamily(
-                "nat_dynamo_cached_tokens", "Prompt tokens the engine reused from its KV cache.", labels=("model",)
-            ),
-            "completion": CounterMetricFamily("nat_dynamo_completion_tokens", "Output tokens.", labels=("model",)),
-        }
-        latencies = {
-            "ttft": HistogramMetricFamily(
-                "nat_dynamo_ttft_seconds", "Time to first token as the server says it.", labels=("model",)
-            ),
-            "total": HistogramMetricFamily(
-                "nat_dynamo_call_seconds", "Time of a call as the client sees it.", labels=("model",)
-            ),
-        }
+        errors = CounterMetricFamily("nat_dynamo_errors", "LLM calls that failed.", labels=("model", "error"))
+        sums = {name: CounterMetricFamily(metric, text, labels=("model",)) for name, metric, text in _SUMS}
+        latencies = {name: HistogramMetricFamily(metric, text, labels=("model",)) for name, metric, text in _LATENCIES}
         with self._lock:
             self._add_up()
             for name, model in self._models.items():
-                for status, count in model.calls.items():
-                    calls.add_metric((name, "none" if status is None else str(status)), count)
-                for kind, counter in tokens.items():
-                    counter.add_metric((name,), getattr(model, kind))
-                for kind, histogram in latencies.items():
-                    latency: _Latency = getattr(model, kind)
+                for family, counts in ((calls, model.calls), (errors, model.errors)):
+                    for label, count in counts.items():
+                        family.add_metric((name, label), count)
+                for key, counter in sums.items():
+                    counter.add_metric((name,), model.sums[key])
+                for key, histogram in latencies.items():
+                    latency = model.latencies[key]
                     histogram.add_metric((name,), latency.buckets(), latency.total_s)
-        yield calls
-        yield from tokens.values()
-        yield from latencies.values()
-        yield from _gate_metrics()
+        yield from (calls, errors, *sums.values(), *latencies.values())
+        yield from self._gauge_metrics()
+
+    def _gauge_metrics(self) -> Iterator[Metric]:
+        families: dict[str, tuple[GaugeMetricFamily, dict[tuple[tuple[str, str], ...], float]]] = {}
+        for name, text, labels, value in self._gauges():
+            if name not in families:
+                families[name] = GaugeMetricFamily(f"nat_dynamo_{name}", text), {}
+            values, key = families[name][1], tuple(sorted(labels.items()))
+            values[key] = values.get(key, 0.0) + value
+        for family, values in families.values():
+            for key, value in values.items():
+                family.add_sample(family.name, dict(key), value)
+            yield family
 
 
-_GATE_GAUGES: tuple[tuple[str, str, Callable[[Gate], float | None]], ...] = (
-    ("active_prefixes", "Questions under way.", lambda gate: gate.under_way),
-    ("waiting_prefixes", "Questions that wait at the gate.", lambda gate: gate.waiting),
-    (
-        "active_tokens",
-        "Tokens of the prompts of questions under way, what they share counted once.",
-        lambda gate: gate.tokens,
-    ),
-    ("max_active_prefixes", "Questions that may be under way, where a number bounds them.", lambda gate: gate.limit),
-    ("max_active_tokens", "Tokens that their prompts may have, where `auto` has found that.", lambda gate: gate.room),
-)
-
-
-def _gate_metrics() -> Iterator[Metric]:
-    """What gates hold back now; of gates of the same model the sum, for each lets in what it has room for."""
-    for name, text, read in _GATE_GAUGES:
-        sums: dict[str, float] = {}
-        for gate in gates():
-            value = read(gate)
-            if value is not None:
-                sums[gate.model] = sums.get(gate.model, 0.0) + value
-        gauge = GaugeMetricFamily(f"nat_dynamo_{name}", text, labels=("model",))
-        for model, total in sums.items():
-            gauge.add_metric((model,), total)
-        yield gauge
+def exporter() -> PrometheusExporter:
+    """The exporter of the default registry."""
+    made = PrometheusExporter()
+    os.register_at_fork(after_in_child=made.after_fork)
+    return made

@@ -1,13 +1,9 @@
-"""CallRecord: what one LLM call sent to Dynamo and what Dynamo answered, and where such records are kept."""
+"""CallRecord: what one LLM call sent and what was answered. A leaf: it imports nothing of this package, nor NAT."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-logger = logging.getLogger(__name__)
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 STEP_NAME = "dynamo_llm_call"
 """Name of the NAT intermediate step (CUSTOM_START/CUSTOM_END) that carries a call's record in its metadata."""
@@ -19,11 +15,76 @@ ARRIVAL_STEP_NAME = "dynamo_arrival"
 """Name of the step that marks when a question arrived, if that is before its workflow started (`sweep.open_loop`)."""
 
 
+class Usage(NamedTuple):
+    """The tokens of one call as its server counted them; `None` where it did not say.
+
+    Attributes:
+        prompt_tokens: tokens of the whole prompt, cached ones included.
+        cached_tokens: those of them that came out of a cache.
+        completion_tokens: tokens of the answer.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class CallRecord:
-    """One LLM call. `None` means: not known, because the server did not say.
+    """One LLM call as its caller sees it, retries included. `None` means: not known, because nobody said.
 
-    Times are milliseconds, `started_at` is seconds since the epoch, token counts are tokens.
+    Who the call is of (we say it, by NAT's context and the user's scopes):
+
+    Attributes:
+        prefix_id: the question; all its calls have the same.
+        session_id: the agent's conversation within the question: what is sent as the session.
+        parent_session_id: the session of the agent that called this one.
+        call_index: how many calls of this session came before, from 0.
+        function_path: names of NAT's functions around the call, outermost first.
+        calls_to_come: calls of the question that were expected after this one when it was made.
+        hints: the body's `nvext.agent_hints` as they were sent; empty if none were.
+        wire: names of the dialects that said it.
+
+    What was asked, and of whom (we say it):
+        api: `chat_completions`, `completions` or `responses`.
+        streamed: whether the answer came as server-sent events.
+        request_model: the model asked for.
+        provider: whose server it is, in the words of OpenTelemetry's `gen_ai.provider.name`.
+        origin: the server's scheme, host and port, without user name and password.
+        attempts: HTTP requests sent for the call; 1 if it was never retried, 0 if it ended before one was sent.
+
+    What was answered (the server says it):
+        status: the HTTP status of the last attempt; `None` if there was no answer.
+        model: the model that answered.
+        worker_id: Dynamo's worker that decoded.
+        prompt_tokens: tokens of the whole prompt, cached ones included.
+        cached_tokens: prompt tokens that the engine reused from its KV cache.
+        completion_tokens: tokens of the answer.
+        kv_hit_rate: share of the prompt (0 to 1) that Dynamo's router believed cached; `cached_tokens` is what was.
+        queue_depth: requests in Dynamo's router queue.
+        finish_reason: `finish_reason` of the choice that ended last; the status of a response of the responses API.
+
+    How it ended (we say it, in the server's words where it has some):
+        error: why this is no whole answer; `None` for a whole one.
+        error_type: the kind of error in one word, of which there are few: the exception's class, the HTTP status,
+            `error_in_answer` (a 200 that carries an error), `cut_short` (a stream that ended early), `closed` (by its
+            reader, before its end), `unreadable`.
+
+    Times of the server, in ms, of the last attempt only:
+        server_ttft_ms: request received to first token.
+        server_total_ms: request received to last token.
+        server_prefill_wait_ms: wait for a prefill worker.
+
+    Times of this client, in ms unless said otherwise:
+        started_at: when the caller made the call, in seconds since the epoch.
+        client_total_ms: from there to the last byte of the answer. **Includes the wait at the gate, all attempts and
+            the waits between them.**
+        client_ttft_ms: from there to the first event of a stream with a token (content, reasoning or a tool call; a
+            role alone is none). Includes the same waits.
+        client_itl_ms: mean time between tokens, first to last, by the server's count of them if it says one. Includes
+            no wait of ours.
+        gate_wait_ms: wait at the gate; `None` where there is no gate.
+        retry_wait_ms: waits between attempts, the failed attempts themselves not included.
     """
 
     prefix_id: str | None = None
@@ -31,78 +92,58 @@ class CallRecord:
     parent_session_id: str | None = None
     call_index: int = 0
     function_path: tuple[str, ...] = ()
+    calls_to_come: float | None = None
     hints: dict[str, Any] = field(default_factory=dict)
     wire: tuple[str, ...] = ()
     api: str = ""
     streamed: bool = False
-    started_at: float = 0.0
+    request_model: str | None = None
+    provider: str | None = None
+    origin: str | None = None
+    attempts: int = 1
+    status: int | None = None
     model: str | None = None
     worker_id: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     kv_hit_rate: float | None = None
+    queue_depth: int | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+    error_type: str | None = None
     server_ttft_ms: float | None = None
     server_total_ms: float | None = None
     server_prefill_wait_ms: float | None = None
-    queue_depth: int | None = None
+    started_at: float = 0.0
+    client_total_ms: float | None = None
     client_ttft_ms: float | None = None
     client_itl_ms: float | None = None
-    client_total_ms: float | None = None
-    status: int | None = None
-    finish_reason: str | None = None
-    error: str | None = None
-    calls_to_come: float | None = None
     gate_wait_ms: float | None = None
-    attempts: int = 0
-    retry_wait_ms: float | None = None
+    retry_wait_ms: float = 0.0
 
     @property
     def has_dynamo_data(self) -> bool:
         """Whether the answer carried anything that only Dynamo says (worker or server timing)."""
         return self.worker_id is not None or self.server_ttft_ms is not None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the call ended in an error or an HTTP status of 400 and above."""
+        return self.error is not None or (self.status is not None and self.status >= 400)
+
+    @property
+    def failure(self) -> str | None:
+        """The kind of failure in one word (see `error_type`), `_OTHER` if nobody named it; `None` if there is none."""
+        if not self.failed:
+            return None
+        if self.error_type is not None:
+            return self.error_type
+        return str(self.status) if self.status is not None and self.status >= 400 else "_OTHER"
+
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-ready data."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _NAMES} | {"hints": dict(self.hints)}
 
 
-Emit = Callable[[CallRecord], None]
-"""Where a finished record goes. Must not raise and must not block."""
-
-
-class _Exporters:
-    """The exporters of this process. A snapshot is iterated, so that changing them is safe at any time."""
-
-    def __init__(self) -> None:
-        self.current: tuple[Emit, ...] | None = None
-
-
-_exporters = _Exporters()
-
-
-def set_exporters(exporters: Sequence[Emit] | None) -> None:
-    """Choose where records go; `None` goes back to the default (`instrumentation.default_exporters`)."""
-    _exporters.current = None if exporters is None else tuple(exporters)
-
-
-def add_exporter(exporter: Emit) -> None:
-    """Send records to one more place, besides those that have them already."""
-    _exporters.current = (*_active(), exporter)
-
-
-def _active() -> tuple[Emit, ...]:
-    if _exporters.current is None:
-        from nat_dynamo_plugin.telemetry.defaults import default_exporters
-
-        _exporters.current = default_exporters()
-    return _exporters.current
-
-
-def emit(record: CallRecord) -> None:
-    """Hand a finished record to every exporter. An exporter that fails is logged; the call goes on."""
-    for exporter in _active():
-        try:
-            exporter(record)
-        except Exception:
-            logger.warning("The telemetry exporter %r failed", exporter, exc_info=True)
+_NAMES = tuple(spec.name for spec in fields(CallRecord))

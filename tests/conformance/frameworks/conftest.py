@@ -19,7 +19,7 @@ import pytest
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig, ScriptedAnswer, current_scripted_answer
 from nat_dynamo_plugin.service import remote_service
-from nat_dynamo_plugin.telemetry import record as telemetry
+from nat_dynamo_plugin.telemetry import exporters as telemetry
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 from .drivers import DRIVERS, PATIENCE_S, TOOL, Driver, make_client

@@ -434,7 +434,7 @@ class TestIsolation:
         assert len(planner._counters) == MAX_CHAINS
 
     def test_an_exporter_that_fails_does_not_fail_the_call(self) -> None:
-        from nat_dynamo_plugin.telemetry import record as telemetry
+        from nat_dynamo_plugin.telemetry import exporters as telemetry
 
         def broken(record: CallRecord) -> None:
             raise RuntimeError("broken")

@@ -1,156 +1,168 @@
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nat.builder.context import Context, ContextState
-from nat.data_models.intermediate_step import IntermediateStep, IntermediateStepType
-from opentelemetry import metrics
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from prometheus_client import CollectorRegistry
 
-from nat_dynamo_plugin.admission.gate import Gate
-from nat_dynamo_plugin.admission.limits import FILL, AdaptiveLimit
-from nat_dynamo_plugin.evaluators.records import records_from_trajectory
-from nat_dynamo_plugin.telemetry import nat_steps
-from nat_dynamo_plugin.telemetry import record as telemetry
-from nat_dynamo_plugin.telemetry.defaults import default_exporters
-from nat_dynamo_plugin.telemetry.otel import OpenTelemetryExporter
-from nat_dynamo_plugin.telemetry.prometheus import PrometheusExporter
+from nat_dynamo_plugin.telemetry import exporters, nat_steps
+from nat_dynamo_plugin.telemetry.exporters import add_exporter, default_exporters, emit, set_exporters
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
-RECORD = CallRecord(
-    prefix_id="q",
-    session_id="q",
-    function_path=("wf",),
-    hints={"osl": 9},
-    model="m",
-    status=200,
-    started_at=100.0,
-    worker_id=2**63 + 5,
-    prompt_tokens=50,
-    cached_tokens=32,
-    completion_tokens=7,
-    server_ttft_ms=20.0,
-    client_total_ms=250.0,
-)
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
-class TestNatSteps:
-    def test_a_pair_of_steps_carries_the_record(self) -> None:
-        steps: list[IntermediateStep] = []
-        run = ContextState.get().workflow_run_id.set("r")
-        subscription = Context.get().intermediate_step_manager.subscribe(steps.append)
-        try:
-            stack = list(ContextState.get().active_span_id_stack.get())
-            nat_steps.export(RECORD)
-            assert ContextState.get().active_span_id_stack.get() == stack
-        finally:
-            subscription.unsubscribe()
-            ContextState.get().workflow_run_id.reset(run)
-        assert [s.event_type for s in steps] == [IntermediateStepType.CUSTOM_START, IntermediateStepType.CUSTOM_END]
-        assert (steps[1].span_event_timestamp, steps[1].event_timestamp) == (100.0, 100.25)
-        assert records_from_trajectory(steps) == [RECORD]
+def modules(monkeypatch: pytest.MonkeyPatch, **made: Any) -> None:
+    """Have the backends be these: a module, or what its import raises."""
 
-    def test_outside_a_run_nobody_listens(self) -> None:
-        steps: list[IntermediateStep] = []
-        subscription = Context.get().intermediate_step_manager.subscribe(steps.append)
-        nat_steps.export(RECORD)
-        subscription.unsubscribe()
-        assert steps == []
+    def load(name: str) -> Any:
+        found = made[name.rpartition(".")[2]]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-
-class TestPrometheus:
-    def test_what_gates_hold_back_is_a_sum_over_the_gates_of_a_model(self) -> None:
-        registry = CollectorRegistry()
-        PrometheusExporter(registry)
-        gates = [Gate(2, model="gated"), Gate(3, model="gated"), Gate(AdaptiveLimit(), model="auto")]
-        for gate in gates:
-            for number in range(4):
-                gate.begin(f"q{number}", body=b'{"prompt": "%s"}' % (b"word " * 80))
-        gates[2].on_capacity(1000)
-
-        def value(name: str, model: str) -> float | None:
-            return registry.get_sample_value(f"nat_dynamo_{name}", {"model": model})
-
-        assert value("active_prefixes", "gated") == 5
-        assert value("waiting_prefixes", "gated") == 3
-        assert value("max_active_prefixes", "gated") == 5
-        assert value("max_active_tokens", "gated") is None
-        # Four times the same prompt, of about 100 tokens.
-        assert value("active_prefixes", "auto") == 4
-        assert value("active_tokens", "auto") == pytest.approx(100, abs=2)
-        assert value("max_active_prefixes", "auto") is None
-        assert value("max_active_tokens", "auto") == FILL * 1000
-
-    def test_counts_and_times(self) -> None:
-        registry = CollectorRegistry()
-        exporter = PrometheusExporter(registry)
-        exporter(RECORD)
-        exporter(CallRecord(status=None, error="ConnectError"))
-        value = registry.get_sample_value
-        assert value("nat_dynamo_calls_total", {"model": "m", "status": "200"}) == 1
-        assert value("nat_dynamo_calls_total", {"model": "unknown", "status": "none"}) == 1
-        assert value("nat_dynamo_prompt_tokens_total", {"model": "m"}) == 50
-        assert value("nat_dynamo_cached_tokens_total", {"model": "m"}) == 32
-        assert value("nat_dynamo_ttft_seconds_sum", {"model": "m"}) == pytest.approx(0.02)
-        assert value("nat_dynamo_call_seconds_count", {"model": "m"}) == 1
-
-    def test_no_label_grows_with_the_questions(self) -> None:
-        registry = CollectorRegistry()
-        exporter = PrometheusExporter(registry)
-        for i in range(50):
-            exporter(CallRecord(prefix_id=f"q{i}", session_id=f"q{i}", model="m", status=200))
-        assert len([s for m in registry.collect() for s in m.samples if s.name == "nat_dynamo_calls_total"]) == 1
-
-
-def test_opentelemetry() -> None:
-    reader = InMemoryMetricReader()
-    exporter = OpenTelemetryExporter(MeterProvider(metric_readers=[reader]))
-    exporter(RECORD)
-    data = reader.get_metrics_data()
-    assert data is not None
-    found: dict[str, Any] = {
-        metric.name: [
-            (p.attributes.get("gen_ai.token.type"), getattr(p, "sum", getattr(p, "value", None)))
-            for p in metric.data.data_points
-        ]
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
-    assert found["gen_ai.client.operation.duration"] == [(None, 0.25)]
-    assert found["gen_ai.server.time_to_first_token"] == [(None, 0.02)]
-    assert sorted(found["gen_ai.client.token.usage"]) == [("input", 50), ("output", 7)]
-    assert found["nat_dynamo.cached_tokens"] == [(None, 32)]
-
-
-def test_opentelemetry_follows_a_provider_that_is_set_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    exporter = OpenTelemetryExporter()
-    seen: list[float] = []
-    monkeypatch.setattr(exporter, "_duration", type("Seen", (), {"record": lambda self, v, a: seen.append(v)})())
-    exporter(RECORD)
-    assert seen == []
-    provider = MeterProvider(metric_readers=[InMemoryMetricReader()])
-    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
-    exporter(RECORD)
-    assert seen == [0.25]
+    monkeypatch.setattr(exporters, "BACKENDS", dict.fromkeys(made, "library"))
+    monkeypatch.setattr(exporters, "import_module", load)
 
 
 def test_installed_libraries_are_found() -> None:
-    exporters = default_exporters()
-    assert exporters[0] is nat_steps.export
-    assert {type(e).__name__ for e in exporters[1:]} == {"PrometheusExporter", "OpenTelemetryExporter"}
+    code = (
+        "from nat_dynamo_plugin.telemetry.exporters import default_exporters\n"
+        "print([getattr(e, '__name__', type(e).__name__) for e in default_exporters()])"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['export', 'PrometheusExporter', 'OpenTelemetryExporter']"
 
 
-def test_exporters_can_be_chosen_and_added() -> None:
+def test_every_backend_has_an_exporter() -> None:
+    assert nat_steps.exporter() is nat_steps.export
+    assert list(exporters.BACKENDS) == ["nat_steps", "prometheus", "otel"]
+
+
+def test_a_name_that_the_user_has_taken_fails_no_call() -> None:
+    code = (
+        "import logging; logging.basicConfig(format='LOG %(message)s')\n"
+        "from prometheus_client import Counter; Counter('nat_dynamo_calls', 'mine')\n"
+        "from nat_dynamo_plugin.telemetry.exporters import _exporters, emit\n"
+        "from nat_dynamo_plugin.telemetry.record import CallRecord\n"
+        "emit(CallRecord()); emit(CallRecord()); print(len(_exporters.current()))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2"
+    assert done.stderr.count("LOG No records go to prometheus") == 1 and "nat_dynamo_calls" in done.stderr
+
+
+def test_a_backend_that_can_not_be_made_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, record: CallRecord
+) -> None:
+    def broken() -> Any:
+        raise ValueError("taken")
+
+    seen: list[CallRecord] = []
+    modules(
+        monkeypatch,
+        absent=ModuleNotFoundError("No module named 'library.metrics'", name="library.metrics"),
+        damaged=ModuleNotFoundError("No module named 'other'", name="other"),
+        failing=SimpleNamespace(exporter=broken),
+        good=SimpleNamespace(exporter=lambda: seen.append),
+    )
+    emit(record)
+    emit(record)
+    assert seen == [record, record]
+    warned = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.WARNING]
+    assert len(warned) == 2 and "damaged" in warned[0] and "failing" in warned[1]
+
+
+def test_the_default_exporters_are_made_once(monkeypatch: pytest.MonkeyPatch, record: CallRecord) -> None:
+    made: list[int] = []
+    seen: list[CallRecord] = []
+    everyone = threading.Barrier(8)
+
+    def exporter() -> Any:
+        made.append(1)
+        return seen.append
+
+    def send() -> None:
+        everyone.wait()
+        emit(record)
+
+    modules(monkeypatch, one=SimpleNamespace(exporter=exporter))
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    set_exporters([])
+    set_exporters(None)
+    emit(record)
+    assert len(made) == 1 and len(seen) == 9
+
+
+def test_exporters_can_be_chosen_and_added(record: CallRecord) -> None:
     first: list[CallRecord] = []
     second: list[CallRecord] = []
-    telemetry.set_exporters([first.append])
-    try:
-        telemetry.add_exporter(second.append)
-        telemetry.emit(RECORD)
-    finally:
-        telemetry.set_exporters(None)
-    assert first == second == [RECORD]
+    set_exporters([first.append])
+    add_exporter(second.append)
+    emit(record)
+    assert first == second == [record]
+
+
+def test_one_can_be_added_to_none_and_to_the_default(monkeypatch: pytest.MonkeyPatch, record: CallRecord) -> None:
+    default: list[CallRecord] = []
+    own: list[CallRecord] = []
+    modules(monkeypatch, one=SimpleNamespace(exporter=lambda: default.append))
+    add_exporter(own.append)
+    emit(record)
+    assert default == own == [record]
+    set_exporters([])
+    add_exporter(own.append)
+    emit(record)
+    assert (len(default), len(own)) == (1, 2)
+
+
+class _Broken:
+    """Can be neither called nor named nor compared."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, record: CallRecord) -> None:
+        raise ValueError("broken exporter")
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not comparable")
+
+    def __repr__(self) -> str:
+        raise ValueError("no name")
+
+
+def test_an_exporter_that_fails_is_said_once_and_the_others_go_on(
+    caplog: pytest.LogCaptureFixture, record: CallRecord
+) -> None:
+    def broken(record: CallRecord) -> None:
+        raise ValueError("broken exporter")
+
+    seen: list[CallRecord] = []
+    set_exporters([broken, seen.append])
+    with caplog.at_level(logging.DEBUG, logger=exporters.__name__):
+        for _ in range(3):
+            emit(record)
+    assert len(seen) == 3
+    assert [entry.levelname for entry in caplog.records] == ["WARNING", "DEBUG", "DEBUG"]
+    assert "broken exporter" in caplog.text
+
+
+def test_nothing_that_an_exporter_is_makes_emit_raise(record: CallRecord) -> None:
+    seen: list[CallRecord] = []
+    set_exporters([_Broken(), seen.append])
+    emit(record)
+    emit(record)
+    assert len(seen) == 2
+
+
+def test_nothing_at_all_is_exported_by_default_without_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules(monkeypatch, absent=ModuleNotFoundError("No module named 'library'", name="library"))
+    assert default_exporters() == ()

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from nat_dynamo_plugin.telemetry.gauges import Gauge
+from nat_dynamo_plugin.telemetry.prometheus import BATCH, PrometheusExporter
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def test_counts_and_times(registry: CollectorRegistry, record: CallRecord) -> None:
+    PrometheusExporter(registry)(record)
+    value = registry.get_sample_value
+    assert value("nat_dynamo_calls_total", {"model": "m", "status": "200"}) == 1
+    assert value("nat_dynamo_attempts_total", {"model": "m"}) == 2
+    assert value("nat_dynamo_prompt_tokens_total", {"model": "m"}) == 50
+    assert value("nat_dynamo_cached_tokens_total", {"model": "m"}) == 32
+    assert value("nat_dynamo_completion_tokens_total", {"model": "m"}) == 7
+    assert value("nat_dynamo_ttft_seconds_sum", {"model": "m"}) == pytest.approx(0.02)
+    assert value("nat_dynamo_call_seconds_count", {"model": "m"}) == 1
+    assert value("nat_dynamo_call_seconds_bucket", {"model": "m", "le": "0.25"}) == 1
+    assert value("nat_dynamo_call_seconds_bucket", {"model": "m", "le": "0.1"}) == 0
+    assert value("nat_dynamo_errors_total", {"model": "m", "error": "200"}) is None
+
+
+def test_a_failed_call_is_one_of_the_model_that_was_asked_for(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    exporter(CallRecord(request_model="m", status=500, error="down", error_type="500"))
+    exporter(CallRecord(request_model="m", error="ConnectError: no", error_type="ConnectError", attempts=3))
+    exporter(CallRecord(request_model="m", status=200, model="m", error="died", error_type="error_in_answer"))
+    exporter(CallRecord(status=200))
+    value = registry.get_sample_value
+    for status, model in (("500", "m"), ("none", "m"), ("200", "m"), ("200", "unknown")):
+        assert value("nat_dynamo_calls_total", {"model": model, "status": status}) == 1
+    for error in ("500", "ConnectError", "error_in_answer"):
+        assert value("nat_dynamo_errors_total", {"model": "m", "error": error}) == 1
+    assert value("nat_dynamo_attempts_total", {"model": "m"}) == 5
+
+
+def test_no_label_grows_with_the_questions(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    for i in range(50):
+        exporter(CallRecord(prefix_id=f"q{i}", session_id=f"q{i}", model="m", status=200))
+    assert len([s for m in registry.collect() for s in m.samples if s.name == "nat_dynamo_calls_total"]) == 1
+
+
+def test_any_model_name_can_be_scraped(registry: CollectorRegistry) -> None:
+    PrometheusExporter(registry)(CallRecord(request_model='m"\\\n', status=200))
+    assert 'model="m\\"\\\\\\n"' in generate_latest(registry).decode()
+
+
+def test_gauges_of_one_name_and_labels_are_added_up(registry: CollectorRegistry) -> None:
+    now = [2.0]
+    PrometheusExporter(
+        registry,
+        lambda: [
+            Gauge("waiting", "Who waits.", {"model": "m"}, now[0]),
+            Gauge("waiting", "Who waits.", {"model": "m"}, 3.0),
+            Gauge("waiting", "Who waits.", {"model": "n", "side": "left"}, 1.0),
+            Gauge("busy", "Who does not.", {}, 7.0),
+        ],
+    )
+    value = registry.get_sample_value
+    assert value("nat_dynamo_waiting", {"model": "m"}) == 5
+    assert value("nat_dynamo_waiting", {"model": "n", "side": "left"}) == 1
+    assert value("nat_dynamo_busy", {}) == 7
+    now[0] = 0.0
+    assert value("nat_dynamo_waiting", {"model": "m"}) == 3
+    assert generate_latest(registry).decode().count("# TYPE nat_dynamo_waiting gauge") == 1
+
+
+def test_a_call_never_waits_for_whoever_adds_up(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    with exporter._lock:
+        sender = threading.Thread(target=lambda: [exporter(CallRecord(status=200)) for _ in range(2 * BATCH)])
+        sender.start()
+        sender.join(60)
+        assert not sender.is_alive()
+    assert registry.get_sample_value("nat_dynamo_calls_total", {"model": "unknown", "status": "200"}) == 2 * BATCH
+
+
+def test_a_lock_that_a_fork_left_held_is_made_anew(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    exporter._lock.acquire()
+    exporter.after_fork()
+    exporter(CallRecord(status=200))
+    assert registry.get_sample_value("nat_dynamo_calls_total", {"model": "unknown", "status": "200"}) == 1
+
+
+def test_a_name_that_is_taken_is_an_error() -> None:
+    registry = CollectorRegistry(auto_describe=True)  # as the default registry is
+    PrometheusExporter(registry)
+    with pytest.raises(ValueError, match="nat_dynamo_calls"):
+        PrometheusExporter(registry)
