@@ -20,7 +20,7 @@ from nat.data_models.intermediate_step import IntermediateStepType
 from nat.data_models.optimizer import OptimizerRunConfig
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, aggregate, metric_of
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, aggregate
 from nat_dynamo_plugin.evaluators.records import Question, is_failed
 from nat_dynamo_plugin.sweep.verdict import Objective
 
@@ -154,7 +154,7 @@ async def requests_counted(base_url: str) -> int | None:
 def dynamo_metrics(config: Config, objectives: Sequence[Objective]) -> dict[str, tuple[Metric, DynamoMetricConfig]]:
     """The metrics of this package among the objectives, by evaluator."""
     return {
-        o.evaluator: (metric_of(evaluator), evaluator)
+        o.evaluator: (evaluator.metric(), evaluator)
         for o in objectives
         if isinstance(evaluator := config.eval.evaluators[o.evaluator], DynamoMetricConfig)
     }
