@@ -12,7 +12,7 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
-from nat_dynamo_plugin.sweep.space import Values, owner_of, value_at
+from nat_dynamo_plugin.sweep.space import Values, places, value_at
 
 _FILE = "file://"
 
@@ -28,27 +28,15 @@ def with_values(data: dict[str, Any], config: BaseModel, values: Values) -> dict
     for path, value in values.items():
         if value_at(config, path) == value:
             continue  # it says so already, or leaves it to the default
-        owner, name = owner_of(config, path)
+        *above, (owner, name) = places(config, path)
         holder: Any = data
-        for part in _parts(config, path)[:-1]:
+        for _, part in above:
             if not isinstance(holder.get(part), Mapping):
                 holder[part] = {}
             holder = holder[part]
         written = next((n for n in (name, *_other_names(owner, name)) if n in holder), name)
         holder[written] = value
     return data
-
-
-def _parts(config: BaseModel, path: str) -> list[str]:
-    parts: list[str] = []
-    rest, holder = path, config
-    while rest:
-        names = list(holder) if isinstance(holder, Mapping) else list(type(holder).model_fields)
-        name = max((n for n in names if rest == n or rest.startswith(f"{n}.")), key=len)
-        parts.append(name)
-        rest = rest[len(name) + 1 :]
-        holder = holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
-    return parts
 
 
 def _other_names(owner: Any, name: str) -> list[str]:

@@ -14,7 +14,7 @@ from nat.data_models.optimizer import OptimizerRunConfig
 from nat.runtime.loader import load_config
 
 from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
-from nat_dynamo_plugin.sweep.run import RunResult
+from nat_dynamo_plugin.sweep.outcome import RunResult
 from nat_dynamo_plugin.sweep.sweep import DynamoSweep
 
 YAML = """\

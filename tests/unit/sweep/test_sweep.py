@@ -19,8 +19,9 @@ import pytest
 import yaml
 from nat.runtime.loader import load_config
 
-from nat_dynamo_plugin.sweep.run import RunFailed, Stopped
-from nat_dynamo_plugin.sweep.sweep import SweepError
+from nat_dynamo_plugin.sweep.outcome import RunFailed
+from nat_dynamo_plugin.sweep.run import Stopped
+from nat_dynamo_plugin.sweep.search import SweepError
 
 from .conftest import KEY, Runs, sweep
 
