@@ -29,7 +29,7 @@ class SweepProgress:
     """
 
     def __init__(
-        self, queue: Queue, *, names: Mapping[str, str], objectives: Sequence[Objective], reps: int, final_runs: int
+        self, queue: Queue, names: Mapping[str, str], objectives: Sequence[Objective], reps: int, final_runs: int
     ) -> None:
         self._queue = queue
         self._names = names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
@@ -12,7 +12,6 @@ from nat_dynamo_plugin.sweep.outcome import RunFailed
 from nat_dynamo_plugin.sweep.progress import SweepProgress
 from nat_dynamo_plugin.sweep.results import ARM, ROUND, RUN
 from nat_dynamo_plugin.sweep.runner import Runner, at_once
-from nat_dynamo_plugin.sweep.space import Values
 from nat_dynamo_plugin.sweep.study import INDEX, POLL_S, Planned, Queue, Storage
 from nat_dynamo_plugin.sweep.task import Task
 
@@ -34,18 +33,10 @@ def final_queue(storage: Storage, search: Queue, task: Task, chosen: Sequence[in
     return queue
 
 
-async def prove(
-    task: Task, queue: Queue, configs: Mapping[int, Values], runner: Runner, progress: SweepProgress
-) -> None:
-    """Measure what is waiting in a queue of finals, with other processes, until all is done.
-
-    Args:
-        task: of the sweep.
-        queue: of `final_queue`.
-        configs: the tuned values of each arm.
-        runner: what measures.
-        progress: is told.
-    """
+async def prove(task: Task, search: Queue, queue: Queue, runner: Runner, progress: SweepProgress) -> None:
+    """Measure what is waiting in the finals of a search, beside other processes, until all is done."""
+    configs = {index: dict(trial.params) for index, trial in search.trials().items()}
+    progress.begin_finals(queue)
 
     async def work() -> None:
         while True:

@@ -198,7 +198,6 @@ class SweepResult:
     """
 
     study: str
-    storage: str
     objectives: list[Objective]
     current: Values
     names: dict[str, str]
@@ -208,8 +207,9 @@ class SweepResult:
     chosen: Values
     importance: dict[str, float]
     interrupted: bool
-    seconds: float
     measured_on: dict[str, dict[str, Any]]
+    storage: str = ""
+    seconds: float = 0.0
 
     @property
     def proven(self) -> bool:

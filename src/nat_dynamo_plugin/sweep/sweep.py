@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -65,16 +64,6 @@ class DynamoSweep(BaseParameterOptimizer):
         return task.candidate(result.chosen), result.chosen, len(result.rows)
 
 
-@dataclass(slots=True)
-class _Measured:
-    """How far a sweep came. With `finals`, `chosen` are their arms."""
-
-    search: Queue
-    chosen: list[int]
-    finals: Queue | None = None
-    interrupted: bool = False
-
-
 async def _sweep(task: Task, runner: Runner) -> SweepResult:
     """Measure all that the study does not hold yet, and write what came of it, also of half a sweep.
 
@@ -83,71 +72,68 @@ async def _sweep(task: Task, runner: Runner) -> SweepResult:
     """
     plan = task.plan()
     task.out.mkdir(parents=True, exist_ok=True)
-    storage = Storage(
-        task.config.storage or f"sqlite:///{(task.out / 'study.db').absolute()}",
-        lost_after_s=task.config.lost_after_s,
-    )
+    url = task.config.storage or f"sqlite:///{(task.out / 'study.db').absolute()}"
+    storage = Storage(url, lost_after_s=task.config.lost_after_s)
     try:
         stopping = Stopping(task)
-        measured = task.fingerprint()
-        queue = Queue(
-            storage,
-            task.config.study_name or f"dynamo-sweep-{measured}",
-            task.directions,
-            task.space.distributions,
-            pruner=stopping.pruner(),
-            sampler_of=learning_sampler(task.config.sampler, task.config.seed),
-        )
-        queue.check_belongs(measured)
-        queue.retry_failed(0)
+        queue = _search_queue(task, storage, stopping)
         queue.fill(plan)
-        done = _Measured(queue, [])
-        progress = SweepProgress(
-            queue, names=task.names, objectives=task.objectives, reps=task.reps, final_runs=task.final_runs
-        )
-        with progress, ctrl_c() as signalled:
+        finals: Queue | None = None
+        chosen: list[int] = []
+        interrupted = False
+        with SweepProgress(queue, task.names, task.objectives, task.reps, task.final_runs) as progress, ctrl_c() as hit:
             try:
                 await Search(task, queue, runner, stopping, progress).run()
-                done.chosen = finalists(trial_rows(queue, task.objectives), task.config.finalists)
-                if done.chosen and task.config.final_rounds:
-                    done.finals = final_queue(storage, queue, task, done.chosen)
-                    progress.begin_finals(done.finals)
-                    configs = {index: dict(trial.params) for index, trial in queue.trials().items()}
-                    await prove(task, done.finals, configs, runner, progress)
+                chosen = finalists(trial_rows(queue, task.objectives), task.config.finalists)
+                if chosen and task.config.final_rounds:
+                    finals = final_queue(storage, queue, task, chosen)
+                    await prove(task, queue, finals, runner, progress)
             except asyncio.CancelledError:
                 # What is there is reported; the rest can be done by starting again.
-                done.interrupted = True
-        result = _result(task, done, storage.shown, runner.elapsed_s)
+                interrupted = True
+        result = _result(task, queue, finals, chosen, interrupted)
+        result.storage, result.seconds = storage.shown, runner.elapsed_s
         write_results(result, task.out, task.base, task.file)
     finally:
         storage.close()
-    if done.interrupted and signalled.is_set():
-        raise click.Abort  # what the command line makes of Ctrl-C
-    if done.interrupted:
-        raise asyncio.CancelledError
+    if interrupted:
+        raise click.Abort if hit.is_set() else asyncio.CancelledError  # Abort is the command line's Ctrl-C
     return result
 
 
-def _result(task: Task, done: _Measured, storage: str, seconds: float) -> SweepResult:
-    config, objectives = task.config, task.objectives
-    rows = trial_rows(done.search, objectives)
-    chosen = done.chosen or finalists(rows, config.finalists)  # of a search that was interrupted, the best so far
-    finals = judge(done.finals, chosen, objectives, confidence=config.confidence, seed=config.seed)
+def _search_queue(task: Task, storage: Storage, stopping: Stopping) -> Queue:
+    measured = task.fingerprint()
+    queue = Queue(
+        storage,
+        task.config.study_name or f"dynamo-sweep-{measured}",
+        task.directions,
+        task.space.distributions,
+        pruner=stopping.pruner(),
+        sampler_of=learning_sampler(task.config.sampler, task.config.seed),
+    )
+    queue.check_belongs(measured)
+    queue.retry_failed(0)
+    return queue
+
+
+def _result(task: Task, queue: Queue, final: Queue | None, chosen: list[int], interrupted: bool) -> SweepResult:
+    config = task.config
+    rows = trial_rows(queue, task.objectives)
+    chosen = chosen or finalists(rows, config.finalists)  # of a search that was interrupted, the best so far
+    finals = judge(final, chosen, task.objectives, confidence=config.confidence, seed=config.seed)
     best = finals.winner
-    if best is None and not config.final_rounds and chosen and not done.interrupted:
+    if best is None and not config.final_rounds and chosen and not interrupted:
         best = chosen[0]
     return SweepResult(
-        study=done.search.name,
-        storage=storage,
-        objectives=objectives,
+        study=queue.name,
+        objectives=task.objectives,
         current=task.space.current,
         names=task.names,
         rows=rows,
         finals=finals,
         final_rounds=config.final_rounds,
-        chosen=dict(task.space.current) if best is None else {row.index: row.config for row in rows}[best],
-        importance=importance(done.search.study, rows),
-        interrupted=done.interrupted,
-        seconds=seconds,
+        chosen=dict(task.space.current) if best is None else rows[best].config,
+        importance=importance(queue.study, rows),
+        interrupted=interrupted,
         measured_on=measured_on(task.base),
     )
