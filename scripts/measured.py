@@ -58,6 +58,17 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
+def follow(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Wait for a process: its status, and the peak memory in bytes of it and its descendants (0 if not known)."""
+    peak = 0
+    while True:
+        try:
+            return process.wait(timeout=_PERIOD_S), peak
+        except subprocess.TimeoutExpired:
+            if (_PROC / "self" / "smaps_rollup").exists():
+                peak = max(peak, sum(_pss_bytes(pid) for pid in _tree(process.pid)))
+
+
 def main(command: list[str]) -> int:
     if not command:
         print("usage: python scripts/measured.py COMMAND [ARGUMENT ...]", file=sys.stderr)
@@ -77,14 +88,7 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGHUP, forward)
 
-    peak = 0
-    while True:
-        try:
-            status = process.wait(timeout=_PERIOD_S)
-            break
-        except subprocess.TimeoutExpired:
-            if (_PROC / "self" / "smaps_rollup").exists():
-                peak = max(peak, sum(_pss_bytes(pid) for pid in _tree(process.pid)))
+    status, peak = follow(process)
     elapsed = time.monotonic() - started
 
     if peak:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -40,13 +40,34 @@ def test_no_command() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux counts all processes")
-def test_memory_of_children_counts() -> None:
-    child = "b = bytearray(b'x') * 120_000_000; import time; time.sleep(1.5)"
+def test_memory_of_children_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("measured", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    measured = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(measured)
+    child = "b = bytearray(b'x') * 120_000_000; print(flush=True); import sys; sys.stdin.read()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    done = run(sys.executable, "-c", parent)
-    match = re.search(r"peak memory ([\d,]+) MB \(all processes together\)", done.stdout)
-    assert match is not None
-    assert 120 <= int(match[1].replace(",", "")) < 400
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()  # the child has its memory
+        tree = measured._tree
+
+        def tree_and_end(root: int) -> list[int]:
+            assert process.stdin is not None
+            found: list[int] = tree(root)
+            # The child lives on until it has been counted.
+            if len(found) == 2 and counted:
+                process.stdin.close()
+            counted.append(root)
+            return found
+
+        counted: list[int] = []
+        monkeypatch.setattr(measured, "_tree", tree_and_end)
+        monkeypatch.setattr(measured, "_PERIOD_S", 0.01)
+        status, peak = measured.follow(process)
+    assert status == 0
+    assert 120e6 <= peak < 400e6
 
 
 def test_sigterm_reaches_the_command() -> None:
