@@ -37,7 +37,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-contention bench-overhead demo test check lint types repository lock clean
+.PHONY: help bench-contention bench-overhead demo test check lint types imports repository lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -49,7 +49,7 @@ demo: $(VENV)/.demo $(VENV)/.packages ## Run the agent benchmark on an embedded 
 test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: lint types repository ## Lint, check formatting and types, and that the files fit every machine
+check: lint types imports repository ## Lint, check formatting, types, imports and sizes, and that the files fit every machine
 
 lint: $(VENV)/.dev $(VENV)/.packages
 	$(BIN)/ruff check .
@@ -57,6 +57,10 @@ lint: $(VENV)/.dev $(VENV)/.packages
 
 types: $(VENV)/.dev $(VENV)/.packages
 	$(BIN)/mypy
+
+imports: $(VENV)/.dev $(VENV)/.packages ## Show which room imports which, and that imports run downwards only
+	$(BIN)/python scripts/imports.py
+	$(BIN)/lint-imports --no-logo --no-cache
 
 repository: $(VENV)/.dev
 	$(BIN)/python scripts/check_repository.py

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from nat_dynamo_plugin.nat import components, takeover
+from importlib import import_module
+
+from nat_dynamo_plugin.nat import takeover
+
+# Each registers what its room holds; a new client or metric is a line in the list there.
+MODULES = (
+    "nat_dynamo_plugin.clients.register",
+    "nat_dynamo_plugin.evaluators.register",
+    "nat_dynamo_plugin.nat.middleware",
+    "nat_dynamo_plugin.sweep.register",
+)
 
 takeover.take_over_dynamo()
-components.register_all()
+for module in MODULES:
+    import_module(module)

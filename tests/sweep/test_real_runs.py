@@ -16,7 +16,7 @@ from nat.plugins.config_optimizer.optimizer_runtime import optimize_config
 from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
-from nat_dynamo_plugin.sweep.sweep import SweepError
+from nat_dynamo_plugin.sweep.search import SweepError
 
 pytestmark = pytest.mark.timeout(1200)
 

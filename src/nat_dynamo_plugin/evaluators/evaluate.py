@@ -47,59 +47,57 @@ def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInp
 
     A question without usable data has the score `None`, an `error`, and no part in the average.
     """
-    name = config.type
-    output_items: list[EvalOutputItem] = []
+    scored: list[EvalOutputItem] = []
     pooled: list[Sample] = []
     for item in items:
         question = Question.from_trajectory(item.id, item.trajectory)
         flaw = question.flaw if config.strict else None
         samples = [] if flaw else metric.samples(question)
         pooled.extend(samples)
-        score = aggregate(samples, config.statistic)
-        error = (flaw or _why_no_score(metric, question)) if score is None else None
-        reasoning = {
-            "statistic": config.statistic,
-            "unit": metric.unit,
-            "samples": len(samples),
-            **QuestionFigures.of(question).to_dict(),
-            **metric.details(question),
-        }
-        if error:
-            reasoning["no_score_because"] = error
-        output_items.append(EvalOutputItem(id=item.id, score=score, reasoning=reasoning, error=error))
-
-    scored = sum(item.score is not None for item in output_items)
+        scored.append(_scored(metric, config, question, samples, flaw))
+    with_score = sum(item.score is not None for item in scored)
     average = aggregate(pooled, config.statistic)
     problem = None
-    if scored < len(output_items) or not output_items:
-        example = next((item.error for item in output_items if item.error), "the dataset is empty")
-        problem = f"{scored} of {len(output_items)} questions have a score (the first without: {example})"
-    if average is None or scored < config.min_coverage * len(output_items):
+    if with_score < len(scored) or not scored:
+        example = next((item.error for item in scored if item.error), "the dataset is empty")
+        problem = f"{with_score} of {len(scored)} questions have a score (the first without: {example})"
+    if average is None or with_score < config.min_coverage * len(scored):
         problem = f"no average: {problem}; min_coverage is {config.min_coverage:g}"
         average = math.nan
-        logger.error("Evaluator %s: %s", name, problem)
-    elif problem:
-        logger.warning("Evaluator %s: %s", name, problem)
-    return MetricOutput(
-        average_score=average,
-        eval_output_items=output_items,
-        metric=MetricSummary(
-            type=name,
-            unit=metric.unit,
-            better=metric.better,
-            statistic=config.statistic,
-            meaning=metric.meaning,
-            questions=len(output_items),
-            scored_questions=scored,
-            samples=len(pooled),
-            problem=problem,
-        ),
+    if problem:
+        logger.log(logging.ERROR if math.isnan(average) else logging.WARNING, "Evaluator %s: %s", config.type, problem)
+    summary = MetricSummary(
+        type=config.type,
+        unit=metric.unit,
+        better=metric.better,
+        statistic=config.statistic,
+        meaning=metric.meaning,
+        questions=len(scored),
+        scored_questions=with_score,
+        samples=len(pooled),
+        problem=problem,
     )
+    return MetricOutput(average_score=average, eval_output_items=scored, metric=summary)
 
 
-def _why_no_score(metric: Metric, question: Question) -> str:
+def _scored(
+    metric: Metric, config: DynamoMetricConfig, question: Question, samples: list[Sample], flaw: str | None
+) -> EvalOutputItem:
+    """One question's score, or why it has none."""
+    score = aggregate(samples, config.statistic)
     figures = QuestionFigures.of(question)
-    return (
-        f"question {question.id!r} has {metric.needs}; of its {figures.calls} LLM calls "
-        f"{figures.failed_calls} failed and {figures.calls_without_dynamo_data} came back without Dynamo data"
-    )
+    reasoning = {
+        "statistic": config.statistic,
+        "unit": metric.unit,
+        "samples": len(samples),
+        **figures.to_dict(),
+        **metric.details(question),
+    }
+    error = None
+    if score is None:
+        error = flaw or (
+            f"question {question.id!r} has {metric.needs}; of its {figures.calls} LLM calls "
+            f"{figures.failed_calls} failed and {figures.calls_without_dynamo_data} came back without Dynamo data"
+        )
+        reasoning["no_score_because"] = error
+    return EvalOutputItem(id=question.id, score=score, reasoning=reasoning, error=error)

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample
 from nat_dynamo_plugin.evaluators.records import Question
-
-
-class KvReuseConfig(DynamoMetricConfig, name="dynamo_kv_reuse"):  # type: ignore[call-arg]
-    """Cached tokens over prompt tokens as the engine counted them, 0 to 1; higher is better.
-
-    `mean` weighs by tokens: all cached tokens over all prompt tokens, the share of prefill that was saved.
-    `p50` and `p95` are over calls, each with its own share.
-    """
 
 
 class KvReuse(Metric):
@@ -36,4 +28,13 @@ class KvReuse(Metric):
         ]
 
 
-register_metric(KvReuseConfig, lambda config: KvReuse())
+class KvReuseConfig(DynamoMetricConfig, name="dynamo_kv_reuse"):  # type: ignore[call-arg]
+    """Cached tokens over prompt tokens as the engine counted them, 0 to 1; higher is better.
+
+    `mean` weighs by tokens: all cached tokens over all prompt tokens, the share of prefill that was saved.
+    `p50` and `p95` are over calls, each with its own share.
+    """
+
+    def metric(self) -> KvReuse:
+        """The metric of this config."""
+        return KvReuse()

@@ -1,4 +1,4 @@
-"""What a metric is, how samples become a score, and how a metric becomes a NAT evaluator.
+"""What a metric is, what a user can choose of it, and how samples become a score.
 
 One rule for all metrics: a question yields samples (one a call, or one in all), the question's score is the
 statistic over its own samples, and the evaluator's `average_score` is the same statistic over the samples
@@ -10,51 +10,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal
 
-from nat.builder.builder import EvalBuilder
-from nat.builder.evaluator import EvaluatorInfo
-from nat.cli.register_workflow import register_evaluator
-from nat.data_models.evaluator import EvalInput, EvaluatorBaseConfig
+from nat.data_models.evaluator import EvaluatorBaseConfig
 from pydantic import ConfigDict, Field, model_validator
 
 from nat_dynamo_plugin.evaluators.records import Question
 from nat_dynamo_plugin.nearest import refuse_unknown_fields
 
 Statistic = Literal["mean", "p50", "p95"]
-
-
-class DynamoMetricConfig(EvaluatorBaseConfig):
-    """What every Dynamo metric lets a user choose."""
-
-    # Built on first use, for every `nat` command imports this module.
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-    statistic: Statistic = Field(
-        default="mean",
-        description="What is reported of the samples: their mean, median (p50) or 95th percentile (p95).",
-    )
-    min_coverage: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        description="Share of the questions that must have a score. Below it the average is NaN, which the "
-        "optimizer counts as a failed trial, so that missing or broken answers never pass for good ones.",
-    )
-
-    strict: bool = Field(
-        default=False,
-        description="Score a question only if it made LLM calls, none failed, and all came back with Dynamo's data. "
-        "For tuning, together with `min_coverage: 1`: a server that fails early must not pass for a fast one.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_nearest_field(cls, values: Any) -> Any:
-        refuse_unknown_fields(values, cls.model_fields, "this evaluator")
-        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +63,40 @@ class Metric(ABC):
         return {}
 
 
+class DynamoMetricConfig(EvaluatorBaseConfig, ABC):
+    """What every Dynamo metric lets a user choose."""
+
+    # Built on first use, for every `nat` command imports this module.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    statistic: Statistic = Field(
+        default="mean",
+        description="What is reported of the samples: their mean, median (p50) or 95th percentile (p95).",
+    )
+    min_coverage: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Share of the questions that must have a score. Below it the average is NaN, which the "
+        "optimizer counts as a failed trial, so that missing or broken answers never pass for good ones.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Score a question only if it made LLM calls, none failed, and all came back with Dynamo's data. "
+        "For tuning, together with `min_coverage: 1`: a server that fails early must not pass for a fast one.",
+    )
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """The metric that the evaluator of this config computes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_field(cls, values: Any) -> Any:
+        refuse_unknown_fields(values, cls.model_fields, "this evaluator")
+        return values
+
+
 def aggregate(samples: Sequence[Sample], statistic: Statistic) -> float | None:
     """The statistic over the samples, or `None` without samples.
 
@@ -115,36 +115,3 @@ def aggregate(samples: Sequence[Sample], statistic: Statistic) -> float | None:
         result = float(np.percentile(values, {"p50": 50, "p95": 95}[statistic]))
     # Rounding in the last place must not carry a share beyond 1.
     return min(max(result, min(values)), max(values))
-
-
-ConfigT = TypeVar("ConfigT", bound=DynamoMetricConfig)
-
-
-_builders: dict[type[DynamoMetricConfig], Callable[[Any], Metric]] = {}
-
-
-def metric_of(config: DynamoMetricConfig) -> Metric:
-    """The metric that the evaluator of this config computes."""
-    return _builders[type(config)](config)
-
-
-def register_metric(config_type: type[ConfigT], build: Callable[[ConfigT], Metric]) -> None:
-    """Make a metric a NAT evaluator under its config's name.
-
-    The evaluator takes NAT's legacy lane (`evaluate_fn`, intermediate steps): the ATIF conversion of NAT
-    1.9 drops custom steps.
-    """
-
-    _builders[config_type] = build
-
-    @register_evaluator(config_type=config_type)
-    async def build_evaluator(config: ConfigT, builder: EvalBuilder) -> AsyncIterator[EvaluatorInfo]:
-        from nat_dynamo_plugin.evaluators.evaluate import MetricOutput, evaluate
-
-        metric = build(config)
-
-        async def evaluate_fn(eval_input: EvalInput) -> MetricOutput:
-            return evaluate(metric, config, eval_input.eval_input_items)
-
-        # NAT annotates a plain function here and awaits its result.
-        yield EvaluatorInfo(config=config, evaluate_fn=cast(Any, evaluate_fn), description=metric.meaning)

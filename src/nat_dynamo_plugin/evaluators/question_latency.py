@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample
 from nat_dynamo_plugin.evaluators.records import Question
-
-
-class QuestionLatencyConfig(DynamoMetricConfig, name="dynamo_question_latency"):  # type: ignore[call-arg]
-    """Wall time of a question in seconds: its LLM calls, its tools and the waiting between; lower is better.
-
-    From the workflow's start to its end. Waiting for `max_concurrency` comes before the start and does not
-    count, unless questions arrive by a schedule (`dynamo_open_loop`): then the time counts from the arrival.
-    All statistics are over questions. It needs no Dynamo data.
-    """
 
 
 class QuestionLatency(Metric):
@@ -41,4 +32,14 @@ class QuestionLatency(Metric):
         return {"measured_on": question.measured_on}
 
 
-register_metric(QuestionLatencyConfig, lambda config: QuestionLatency())
+class QuestionLatencyConfig(DynamoMetricConfig, name="dynamo_question_latency"):  # type: ignore[call-arg]
+    """Wall time of a question in seconds: its LLM calls, its tools and the waiting between; lower is better.
+
+    From the workflow's start to its end. Waiting for `max_concurrency` comes before the start and does not
+    count, unless questions arrive by a schedule (`dynamo_open_loop`): then the time counts from the arrival.
+    All statistics are over questions. It needs no Dynamo data.
+    """
+
+    def metric(self) -> QuestionLatency:
+        """The metric of this config."""
+        return QuestionLatency()

@@ -1,6 +1,45 @@
 """The metrics that NAT gets to know. A new one is a file of its own and a line here."""
 
-from nat_dynamo_plugin.evaluators import kv_reuse as kv_reuse
-from nat_dynamo_plugin.evaluators import question_latency as question_latency
-from nat_dynamo_plugin.evaluators import ttft as ttft
-from nat_dynamo_plugin.evaluators import worker_stickiness as worker_stickiness
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from nat.builder.builder import EvalBuilder
+from nat.builder.evaluator import EvaluatorInfo
+from nat.cli.register_workflow import register_evaluator
+from nat.data_models.evaluator import EvalInput
+
+from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
+from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
+from nat_dynamo_plugin.evaluators.ttft import TtftConfig
+from nat_dynamo_plugin.evaluators.worker_stickiness import WorkerStickinessConfig
+
+METRICS: tuple[type[DynamoMetricConfig], ...] = (
+    KvReuseConfig,
+    QuestionLatencyConfig,
+    TtftConfig,
+    WorkerStickinessConfig,
+)
+
+
+async def build(config: DynamoMetricConfig, _builder: EvalBuilder) -> AsyncIterator[EvaluatorInfo]:
+    """The evaluator of a metric.
+
+    It takes NAT's legacy lane (`evaluate_fn`, intermediate steps): the ATIF conversion of NAT 1.9 drops custom steps.
+    """
+    # It needs NAT's evaluation package, which is an extra and slow to import.
+    from nat_dynamo_plugin.evaluators.evaluate import MetricOutput, evaluate
+
+    metric = config.metric()
+
+    async def evaluate_fn(eval_input: EvalInput) -> MetricOutput:
+        return evaluate(metric, config, eval_input.eval_input_items)
+
+    # NAT annotates a plain function here and awaits its result.
+    yield EvaluatorInfo(config=config, evaluate_fn=cast(Any, evaluate_fn), description=metric.meaning)
+
+
+for config_type in METRICS:
+    register_evaluator(config_type=config_type)(build)

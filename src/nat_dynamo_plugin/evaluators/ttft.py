@@ -6,20 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample
 from nat_dynamo_plugin.evaluators.records import Question
 from nat_dynamo_plugin.telemetry.record import CallRecord
-
-
-class TtftConfig(DynamoMetricConfig, name="dynamo_ttft"):  # type: ignore[call-arg]
-    """Time to first token of the LLM calls, in milliseconds; lower is better. All statistics are over
-    calls."""
-
-    measured_at: Literal["server", "client"] = Field(
-        default="server",
-        description="'server': as Dynamo's frontend reports it, streamed or not. 'client': from sending the "
-        "request to the first token received, network included; known for streamed calls only.",
-    )
 
 
 class Ttft(Metric):
@@ -50,4 +39,16 @@ class Ttft(Metric):
         return call.server_ttft_ms if self.measured_at == "server" else call.client_ttft_ms
 
 
-register_metric(TtftConfig, lambda config: Ttft(config.measured_at))
+class TtftConfig(DynamoMetricConfig, name="dynamo_ttft"):  # type: ignore[call-arg]
+    """Time to first token of the LLM calls, in milliseconds; lower is better. All statistics are over
+    calls."""
+
+    measured_at: Literal["server", "client"] = Field(
+        default="server",
+        description="'server': as Dynamo's frontend reports it, streamed or not. 'client': from sending the "
+        "request to the first token received, network included; known for streamed calls only.",
+    )
+
+    def metric(self) -> Ttft:
+        """The metric of this config."""
+        return Ttft(self.measured_at)

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, register_metric
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
-
-
-class WorkerStickinessConfig(DynamoMetricConfig, name="dynamo_worker_stickiness"):  # type: ignore[call-arg]
-    """Share of a question's calls that its most used worker answered, 0 to 1; higher means stickier.
-
-    All statistics are over questions, each with equal weight. A question with one call scores 1 by nature;
-    n calls spread evenly over w workers score about 1/w.
-    """
 
 
 class WorkerStickiness(Metric):
@@ -30,4 +22,13 @@ class WorkerStickiness(Metric):
         return [Sample(max(workers.values()) / sum(workers.values()))] if workers else []
 
 
-register_metric(WorkerStickinessConfig, lambda config: WorkerStickiness())
+class WorkerStickinessConfig(DynamoMetricConfig, name="dynamo_worker_stickiness"):  # type: ignore[call-arg]
+    """Share of a question's calls that its most used worker answered, 0 to 1; higher means stickier.
+
+    All statistics are over questions, each with equal weight. A question with one call scores 1 by nature;
+    n calls spread evenly over w workers score about 1/w.
+    """
+
+    def metric(self) -> WorkerStickiness:
+        """The metric of this config."""
+        return WorkerStickiness()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, cast
 
 from nat.data_models.config import Config
 from nat.data_models.optimizer import OptimizerConfig
 
-from nat_dynamo_plugin.sweep.run import dynamo_metrics
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
 from nat_dynamo_plugin.sweep.verdict import Objective
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,11 @@ def objectives_of(config: Config, optimizer: OptimizerConfig) -> list[Objective]
         if metric.weight <= 0:
             raise ValueError(f"{where}.weight={metric.weight!r} is not allowed: use a number above 0")
         objective = Objective(name, metric.evaluator_name, cast(Any, metric.direction), metric.weight)
-        ours = dynamo_metrics(config, [objective])
-        if objective.evaluator in ours:
-            found, settings = ours[objective.evaluator]
+        ours = config.eval.evaluators[metric.evaluator_name]
+        if isinstance(ours, DynamoMetricConfig):
+            found = ours.metric()
             if (found.better == "higher") != (metric.direction == "maximize"):
                 logger.warning("%s.direction=%r, but of %s %s is better", where, metric.direction, name, found.better)
-            objective = Objective(
-                name, objective.evaluator, objective.direction, metric.weight, settings.statistic, found.unit
-            )
+            objective = replace(objective, statistic=ours.statistic, unit=found.unit, metric=found)
         objectives.append(objective)
     return objectives

@@ -6,20 +6,22 @@ import csv
 import io
 import logging
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nat.data_models.config import Config
 
-from nat_dynamo_plugin.sweep.results import SweepResult
+from nat_dynamo_plugin.sweep.results import SweepResult, TrialRow
 from nat_dynamo_plugin.sweep.space import value_at
+from nat_dynamo_plugin.sweep.statement import verdict_text
+from nat_dynamo_plugin.sweep.verdict import Interval
 
 logger = logging.getLogger(__name__)
 
 CONFIG, TRIALS, REPORT = "optimized_config.yml", "trials.csv", "report.html"
 
 
-def write_results(result: SweepResult, folder: Path, base: Config, file: Path | None, names: Mapping[str, str]) -> None:
+def write_results(result: SweepResult, folder: Path, base: Config, file: Path | None) -> None:
     """Write all files, and say on standard output what came of the sweep and where it is.
 
     Raises:
@@ -28,8 +30,8 @@ def write_results(result: SweepResult, folder: Path, base: Config, file: Path | 
     from nat_dynamo_plugin.sweep.report import report_html
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TRIALS).write_text(trials_csv(result, names), encoding="utf-8", newline="")
-    (folder / REPORT).write_text(report_html(result, names), encoding="utf-8")
+    (folder / TRIALS).write_text(trials_csv(result), encoding="utf-8", newline="")
+    (folder / REPORT).write_text(report_html(result), encoding="utf-8")
     written = [TRIALS, REPORT]
     if file is not None and file.resolve() != (folder / CONFIG).resolve():
         write_config(result, folder / CONFIG, base, file)
@@ -38,7 +40,7 @@ def write_results(result: SweepResult, folder: Path, base: Config, file: Path | 
         logger.warning("%s is the config that was given; it is left as it is", folder / CONFIG)
     else:
         logger.warning("No %s: the config was not given as a file", CONFIG)
-    print(f"\n{result.verdict}\n{', '.join(str(folder / name) for name in written)}", file=sys.stdout, flush=True)
+    print(f"\n{verdict_text(result)}\n{', '.join(str(folder / name) for name in written)}", file=sys.stdout, flush=True)
 
 
 def write_config(result: SweepResult, target: Path, base: Config, file: Path) -> None:
@@ -55,59 +57,45 @@ def write_config(result: SweepResult, target: Path, base: Config, file: Path) ->
             raise RuntimeError(f"{target}: {path} is {found!r} after writing {value!r}")
 
 
-def trials_csv(result: SweepResult, names: Mapping[str, str]) -> str:
+def trials_csv(result: SweepResult) -> str:
     """All trials, one a row: state, values, gain over the current config, calls, the configuration."""
+    table = [_columns(result, row) for row in result.rows]
     text = io.StringIO()
-    others = sorted({name for row in result.rows for name in row.others})
-    paths = list(result.current)
-    fields = [
-        "trial",
-        "state",
-        "gain",
-        *(o.name for o in result.objectives),
-        *others,
-        *(names[path] for path in paths),
-        "runs",
-        "calls",
-        "server_calls",
-        "seconds",
-        "pareto",
-        "final_gain",
-        "final_gain_low",
-        "final_gain_high",
-        *(f"final_{o.name}{end}" for o in result.objectives for end in ("", "_low", "_high")),
-        "problem",
-        "process",
-    ]
-    writer = csv.writer(text)
-    writer.writerow(fields)
-    for row in result.rows:
-        writer.writerow(
-            [
-                row.index,
-                row.state,
-                row.gain,
-                *(row.values or [None] * len(result.objectives)),
-                *(row.others.get(name) for name in others),
-                *(row.config.get(path) for path in paths),
-                row.runs,
-                row.calls,
-                row.server_calls,
-                round(row.seconds, 3),
-                row.pareto,
-                *_final_columns(result, row.index),
-                row.problem,
-                row.owner,
-            ]
-        )
+    writer = csv.DictWriter(text, table[0])
+    writer.writeheader()
+    writer.writerows(table)
     return text.getvalue()
 
 
-def _final_columns(result: SweepResult, index: int) -> list[float | None]:
+def _columns(result: SweepResult, row: TrialRow) -> dict[str, Any]:
+    values = row.values or [None] * len(result.objectives)
+    return {
+        "trial": row.index,
+        "state": row.state,
+        "gain": row.gain,
+        **{o.name: value for o, value in zip(result.objectives, values, strict=True)},
+        **{name: row.others.get(name) for name in result.others},
+        **{result.names[path]: row.config.get(path) for path in result.current},
+        "runs": row.runs,
+        "calls": row.calls,
+        "server_calls": row.server_calls,
+        "seconds": round(row.seconds, 3),
+        "pareto": row.pareto,
+        **_final_columns(result, row.index),
+        "problem": row.problem,
+        "process": row.owner,
+    }
+
+
+def _final_columns(result: SweepResult, index: int) -> dict[str, float | None]:
+    """The gain of a finalist and its values, each with its interval; of the current config only the values."""
     comparisons = result.finals.comparisons
     found = next(iter(comparisons.values()), None) if index == 0 else comparisons.get(index)
-    if found is None:
-        return [None] * (3 + 3 * len(result.objectives))
-    gain = [None] * 3 if index == 0 else [found.overall.estimate, found.overall.low, found.overall.high]
-    values = found.baseline if index == 0 else found.values
-    return [*gain, *(number for value in values for number in (value.estimate, value.low, value.high))]
+    intervals: dict[str, Interval | None] = {"gain": found.overall if found and index else None}
+    for k, objective in enumerate(result.objectives):
+        intervals[objective.name] = (found.values if index else found.baseline)[k] if found else None
+    return {
+        f"final_{name}{end}": getattr(interval, which, None)
+        for name, interval in intervals.items()
+        for end, which in (("", "estimate"), ("_low", "low"), ("_high", "high"))
+    }

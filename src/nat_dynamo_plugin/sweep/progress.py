@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,24 +16,25 @@ from nat_dynamo_plugin.sweep.space import Values
 from nat_dynamo_plugin.sweep.study import Queue
 from nat_dynamo_plugin.sweep.verdict import Objective
 
-if TYPE_CHECKING:
-    from nat_dynamo_plugin.sweep.sweep import _Job
-
-
-def shown(value: float, objective: Objective) -> str:
-    """A value of an objective with its unit."""
-    if objective.unit == "share":
-        return f"{value:.1%}"
-    return f"{value:.4g} {objective.unit}".rstrip()
-
 
 class SweepProgress:
-    """Shows a sweep on standard error. What other processes do on the same study is counted when a trial ends."""
+    """Shows a sweep on standard error. What other processes do on the same study is counted when a trial ends.
 
-    def __init__(self, job: _Job, queue: Queue) -> None:
-        self._job = job
+    Args:
+        queue: of the search.
+        names: a short name for each tuned path.
+        objectives: what is measured.
+        reps: runs of each trial.
+        final_runs: runs of the finals, as far as is known before they begin.
+    """
+
+    def __init__(
+        self, queue: Queue, names: Mapping[str, str], objectives: Sequence[Objective], reps: int, final_runs: int
+    ) -> None:
         self._queue = queue
-        self._best = ""
+        self._names = names
+        self._objectives = objectives
+        self._reps = reps
         self._best_gain = 0.0
         self._in_finals = False
         # The stream itself: sys.stderr is turned away from NAT's bars meanwhile.
@@ -51,11 +52,10 @@ class SweepProgress:
             # The mean over many runs: a single one says little.
             speed_estimate_period=3600,
         )
-        finals = (job.config.finalists + 1) * job.config.final_rounds
-        self._task = self._progress.add_task("search", total=self._search_runs() + finals, best="")
+        self._task = self._progress.add_task("search", total=self._search_runs() + final_runs, best="")
 
     def _search_runs(self) -> int:
-        return len(self._queue.trials()) * int(self._job.reps)
+        return len(self._queue.trials()) * self._reps
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -68,7 +68,7 @@ class SweepProgress:
     def _runs_done(self) -> int:
         """Runs of all processes; those that a finished trial did not need are counted."""
         return sum(
-            self._job.reps if trial.state.is_finished() else sum(name.startswith(RUN) for name in trial.user_attrs)
+            self._reps if trial.state.is_finished() else sum(name.startswith(RUN) for name in trial.user_attrs)
             for trial in self._queue.trials().values()
         )
 
@@ -83,41 +83,31 @@ class SweepProgress:
     def _line(self, text: str) -> None:
         self._progress.console.print(escape(text))
 
-    def begin(self, index: int, rep: int, *, final: bool = False) -> None:
+    def begin(self, index: int, what: str) -> None:
         """A run begins."""
-        what = f"finals, round {rep}" if final else f"repetition {rep}" if self._job.reps > 1 else "search"
         self._progress.update(self._task, description=f"trial {index}, {what}")
 
     def end_run(self) -> None:
         """A run is done."""
         self._progress.advance(self._task)
 
-    def end_trial(
-        self,
-        index: int,
-        config: Values,
-        outcome: str | Sequence[float],
-        *,
-        gain: float | None = None,
-    ) -> None:
+    def end_trial(self, index: int, config: Values, outcome: str | Sequence[float], gain: float | None = None) -> None:
         """A trial ended with its values, or with what happened instead."""
-        said = " ".join(f"{self._job.names[path]}={value}" for path, value in config.items())
         self._progress.update(self._task, completed=self._runs_done())
-        if isinstance(outcome, str):
-            self._line(f"trial {index}: {outcome}  [{said}]")
-            return
-        values = ", ".join(f"{o.name} {shown(v, o)}" for o, v in zip(self._job.objectives, outcome, strict=True))
-        against = " (current config)" if index == 0 else ""
-        if index and gain is not None:
-            against = f" ({gain:+.1%} against the current config)"
-        self._line(f"trial {index}: {values}{against}  [{said}]")
-        if index and gain is not None and gain > self._best_gain:
-            self._best_gain = gain
-            self._best = f"best: trial {index}, {gain:+.1%}"
-        self._progress.update(self._task, best=self._best)
+        if not isinstance(outcome, str):
+            against = " (current config)" if index == 0 else ""
+            if index and gain is not None:
+                against = f" ({gain:+.1%} against the current config)"
+                if gain > self._best_gain:
+                    self._best_gain = gain
+                    self._progress.update(self._task, best=f"best: trial {index}, {gain:+.1%}")
+            values = zip(self._objectives, outcome, strict=True)
+            outcome = ", ".join(f"{o.name} {o.shown(v)}" for o, v in values) + against
+        said = " ".join(f"{self._names[path]}={value}" for path, value in config.items())
+        self._line(f"trial {index}: {outcome}  [{said}]")
 
     def begin_finals(self, queue: Queue) -> None:
-        """The search is over."""
+        """The search is over, and what is in this queue is to come."""
         self._in_finals = True
         trials = queue.trials().values()
         done = sum(t.state.is_finished() for t in trials)

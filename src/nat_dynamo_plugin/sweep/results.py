@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nat_dynamo_plugin.sweep.run import RunResult
+from nat_dynamo_plugin.sweep.outcome import RunResult
 from nat_dynamo_plugin.sweep.space import Values
 from nat_dynamo_plugin.sweep.study import OWNER, PROBLEM, Queue
 from nat_dynamo_plugin.sweep.verdict import (
     MIN_ROUNDS,
     Comparison,
     Objective,
-    QuestionSamples,
     compare,
     confidence_of_each,
     weighted_gain,
@@ -26,7 +25,7 @@ ARM = "arm"
 ROUND = "round"
 
 
-def runs_of(trial: FrozenTrial) -> dict[int, RunResult]:
+def runs_of(trial: FrozenTrial | Trial) -> dict[int, RunResult]:
     """The finished runs of a trial by repetition."""
     return {
         int(name.removeprefix(RUN)): RunResult.from_dict(data)
@@ -35,10 +34,8 @@ def runs_of(trial: FrozenTrial) -> dict[int, RunResult]:
     }
 
 
-def means(runs: Sequence[RunResult], objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """The value of each objective, averaged over runs; `None` without runs."""
-    if not runs:
-        return None
+def means(runs: Sequence[RunResult], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """The value of each objective, averaged over runs, of which there must be one."""
     return tuple(sum(run.values[o.name] for run in runs) / len(runs) for o in objectives)
 
 
@@ -65,6 +62,12 @@ class TrialRow:
     pareto: bool = False
 
 
+def _server_calls(runs: Sequence[RunResult]) -> int | None:
+    """Calls that the servers counted, if all of them did."""
+    counted = [run.server_calls for run in runs if run.server_calls is not None]
+    return sum(counted) if counted and len(counted) == len(runs) else None
+
+
 _STATES = {
     TrialState.COMPLETE: "done",
     TrialState.PRUNED: "stopped early",
@@ -77,14 +80,14 @@ _STATES = {
 def trial_rows(queue: Queue, objectives: Sequence[Objective]) -> list[TrialRow]:
     """All trials of a study in the order of the plan."""
     trials = queue.trials()
-    baseline = means(list(runs_of(trials[0]).values()), objectives) if 0 in trials else None
+    current = list(runs_of(trials[0]).values()) if 0 in trials else []
+    baseline = means(current, objectives) if current else None
     front = {trial.number for trial in queue.study.best_trials} if len(queue.study.directions) > 1 else set()
     rows = []
     for index, trial in sorted(trials.items()):
         runs = list(runs_of(trial).values())
         done = trial.state is TrialState.COMPLETE
-        values = means(runs, objectives) if done else None
-        counted = [run.server_calls for run in runs]
+        values = means(runs, objectives) if done and runs else None
         rows.append(
             TrialRow(
                 index=index,
@@ -94,7 +97,7 @@ def trial_rows(queue: Queue, objectives: Sequence[Objective]) -> list[TrialRow]:
                 gain=weighted_gain(objectives, values, baseline) if values and baseline else None,
                 runs=len(runs),
                 calls=sum(run.calls for run in runs),
-                server_calls=sum(c for c in counted if c is not None) if counted and None not in counted else None,
+                server_calls=_server_calls(runs),
                 seconds=sum(run.seconds for run in runs),
                 problem=trial.user_attrs.get(PROBLEM),
                 owner=str(trial.user_attrs.get(OWNER, "")),
@@ -133,7 +136,6 @@ class Finals:
     winner: int | None = None
     runs: int = 0
     calls: int = 0
-    server_calls: int | None = None
 
 
 def judge(
@@ -159,23 +161,16 @@ def judge(
             arms.setdefault(trial.user_attrs[ARM], {})[trial.user_attrs[ROUND]] = runs[0]
         elif trial.state is TrialState.FAIL:
             finals.problems[trial.user_attrs[ARM]] = str(trial.user_attrs.get(PROBLEM))
-    everything = [run for rounds in arms.values() for run in rounds.values()]
-    finals.runs = len(everything)
-    finals.calls = sum(run.calls for run in everything)
-    counted = [run.server_calls for run in everything]
-    finals.server_calls = sum(c for c in counted if c is not None) if counted and None not in counted else None
+    finals.runs = sum(map(len, arms.values()))
+    finals.calls = sum(run.calls for rounds in arms.values() for run in rounds.values())
     current = arms.get(0, {})
     each = confidence_of_each(confidence, len(indexes))
     for index in indexes:
         ours = arms.get(index, {})
         rounds = sorted(current.keys() & ours.keys())
-        if len(rounds) < MIN_ROUNDS:
-            continue
-
-        def samples(arm: Mapping[int, RunResult], rounds: list[int] = rounds) -> list[list[QuestionSamples]]:
-            return [list(arm[r].of(objectives)) for r in rounds]
-
-        finals.comparisons[index] = compare(objectives, samples(ours), samples(current), confidence=each, seed=seed)
+        if len(rounds) >= MIN_ROUNDS:
+            sides = [[arm[r].of(objectives) for r in rounds] for arm in (ours, current)]
+            finals.comparisons[index] = compare(objectives, *sides, confidence=each, seed=seed)
     better = {i: c for i, c in finals.comparisons.items() if c.overall.low > 0}
     if better:
         finals.winner = max(better, key=lambda i: better[i].overall.estimate)
@@ -184,18 +179,53 @@ def judge(
 
 @dataclass(slots=True)
 class SweepResult:
-    """All of a sweep's outcome, as its files tell it."""
+    """All of a sweep's outcome, as its files tell it.
+
+    Attributes:
+        study: name of the study.
+        storage: where it is kept, without a password.
+        objectives: what was measured.
+        current: the current config's tuned values, by path.
+        names: a short name for each path.
+        rows: all trials, in the order of the plan.
+        finals: the proof.
+        final_rounds: rounds of finals that were to be measured.
+        chosen: the values to go on with, by path.
+        importance: of each path, 0 to 1.
+        interrupted: whether something is left to do.
+        seconds: what it took this process.
+        measured_on: facts by topic.
+    """
 
     study: str
-    storage: str
     objectives: list[Objective]
     current: Values
+    names: dict[str, str]
     rows: list[TrialRow]
     finals: Finals
+    final_rounds: int
     chosen: Values
-    proven: bool
-    verdict: str
     importance: dict[str, float]
     interrupted: bool
-    seconds: float
     measured_on: dict[str, dict[str, Any]]
+    storage: str = ""
+    seconds: float = 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether a finalist beat the current config."""
+        return self.finals.winner is not None
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the evaluators beside the objectives."""
+        return sorted({name for row in self.rows for name in row.others})
+
+    @property
+    def axes(self) -> list[str]:
+        """Names of all that was measured, the objectives first."""
+        return [*(o.name for o in self.objectives), *self.others]
+
+    def said(self, config: Values) -> str:
+        """A configuration in one line."""
+        return ", ".join(f"{self.names.get(path, path)}={value}" for path, value in config.items())

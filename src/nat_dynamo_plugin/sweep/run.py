@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -20,64 +19,12 @@ from nat.data_models.intermediate_step import IntermediateStepType
 from nat.data_models.optimizer import OptimizerRunConfig
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, aggregate, metric_of
-from nat_dynamo_plugin.evaluators.records import Question, is_failed
+from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample
+from nat_dynamo_plugin.evaluators.records import Question
+from nat_dynamo_plugin.sweep.outcome import RunResult, read_outcome
 from nat_dynamo_plugin.sweep.verdict import Objective
 
 logger = logging.getLogger(__name__)
-
-
-class RunFailed(Exception):
-    """A run that says nothing about its config; the message says why."""
-
-
-@dataclass(slots=True)
-class RunResult:
-    """What one run came to.
-
-    Attributes:
-        values: of each objective, by name.
-        samples: for each objective, by question, its samples as pairs of an amount and what it is out of.
-        calls: LLM calls that the clients made.
-        server_calls: LLM calls that the embedded Dynamos counted; `None` without one.
-        seconds: the whole run, start of Dynamo included.
-        others: scores of this package's evaluators that are no objective, by evaluator; for the report.
-    """
-
-    values: dict[str, float]
-    samples: dict[str, dict[str, list[tuple[float, float]]]]
-    calls: int
-    server_calls: int | None
-    seconds: float
-    others: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-ready data."""
-        # Nine digits are more than any clock has, and keep the study small.
-        short = {
-            name: {q: [[float(f"{a:.9g}"), float(f"{of:.9g}")] for a, of in pairs] for q, pairs in questions.items()}
-            for name, questions in self.samples.items()
-        }
-        return {
-            "values": self.values,
-            "samples": short,
-            "calls": self.calls,
-            "server_calls": self.server_calls,
-            "seconds": round(self.seconds, 3),
-            "others": self.others,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
-        """The result as `to_dict` wrote it."""
-        return cls(**data)
-
-    def of(self, objectives: Sequence[Objective]) -> list[dict[str, list[Sample]]]:
-        """The samples of each objective by question."""
-        return [
-            {question: [Sample(a, of) for a, of in pairs] for question, pairs in self.samples[o.name].items()}
-            for o in objectives
-        ]
 
 
 Partial = Callable[[Sequence[dict[str, list[Sample]]], float], bool]
@@ -92,8 +39,7 @@ class Stopped(Exception):
 class _Watcher:
     """Callbacks of NAT's evaluation: sees each question when it is done, and the servers before they stop."""
 
-    objectives: Sequence[Objective]
-    metrics: Mapping[str, tuple[Metric, DynamoMetricConfig]]
+    metrics: Sequence[Metric]
     config: Config
     partial: Partial | None
     stop: asyncio.Event
@@ -103,7 +49,7 @@ class _Watcher:
     _asked: bool = False
 
     def __post_init__(self) -> None:
-        self.seen = [{} for _ in self.objectives]
+        self.seen = [{} for _ in self.metrics]
 
     def on_dataset_loaded(self, *, dataset_name: str, items: list[EvalInputItem]) -> None:
         self.total = len(items)
@@ -112,8 +58,8 @@ class _Watcher:
         if self.partial is None or not self.total:
             return
         question = Question.from_trajectory(item.id, item.trajectory)
-        for objective, seen in zip(self.objectives, self.seen, strict=True):
-            seen[str(item.id)] = self.metrics[objective.evaluator][0].samples(question)
+        for metric, seen in zip(self.metrics, self.seen, strict=True):
+            seen[str(item.id)] = metric.samples(question)
         if self.partial(self.seen, len(self.seen[0]) / self.total):
             self.stop.set()
 
@@ -151,15 +97,6 @@ async def requests_counted(base_url: str) -> int | None:
         return None
 
 
-def dynamo_metrics(config: Config, objectives: Sequence[Objective]) -> dict[str, tuple[Metric, DynamoMetricConfig]]:
-    """The metrics of this package among the objectives, by evaluator."""
-    return {
-        o.evaluator: (metric_of(evaluator), evaluator)
-        for o in objectives
-        if isinstance(evaluator := config.eval.evaluators[o.evaluator], DynamoMetricConfig)
-    }
-
-
 async def run_once(
     config: Config,
     objectives: Sequence[Objective],
@@ -186,9 +123,8 @@ async def run_once(
     from nat.plugins.eval.eval_callbacks import EvalCallbackManager
     from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
-    metrics = dynamo_metrics(config, objectives)
     stop = asyncio.Event()
-    watcher = _Watcher(objectives, metrics, config, partial if len(metrics) == len(objectives) else None, stop)
+    watcher = _Watcher([o.metric for o in objectives if o.metric is not None], config, partial, stop)
     callbacks = EvalCallbackManager()
     callbacks.register(watcher)
     started = perf_counter()
@@ -209,7 +145,7 @@ async def run_once(
         output = await _until(run.run_and_evaluate(), stop)
     if output is None:
         raise Stopped
-    result = _read(output, objectives, metrics, max_failed_share)
+    result = read_outcome(output, objectives, max_failed_share)
     result.server_calls = watcher.server_calls
     result.seconds = perf_counter() - started
     return result
@@ -247,65 +183,3 @@ def _isolate(config: Config, objectives: Sequence[Objective], folder: Path, salt
     for llm in config.llms.values():
         if isinstance(llm, DynamoModelConfig) and llm.local is None:
             llm.cache_salt = salt
-
-
-def _read(
-    output: EvaluationRunOutput,
-    objectives: Sequence[Objective],
-    metrics: Mapping[str, tuple[Metric, DynamoMetricConfig]],
-    max_failed_share: float,
-) -> RunResult:
-    items = output.eval_input.eval_input_items
-    if not items:
-        raise RunFailed("the dataset is empty")
-    if output.workflow_interrupted:
-        raise RunFailed("the workflow failed on a question; the log says why")
-    questions = {str(item.id): Question.from_trajectory(item.id, item.trajectory) for item in items}
-    calls = [call for question in questions.values() for call in question.calls]
-    failed = [call for call in calls if is_failed(call)]
-    if not calls:
-        raise RunFailed("no LLM call went through Dynamo")
-    if len(failed) > max_failed_share * len(calls):
-        why = failed[0].error or f"HTTP status {failed[0].status}"
-        raise RunFailed(f"{len(failed)} of {len(calls)} LLM calls failed, the first with: {why}")
-    silent = sum(not call.has_dynamo_data for call in calls if not is_failed(call))
-    if silent:
-        raise RunFailed(f"{silent} of {len(calls)} LLM calls came back without Dynamo's telemetry")
-    by_name: dict[str, Any] = dict(output.evaluation_results)
-    values: dict[str, float] = {}
-    samples: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for objective in objectives:
-        scored = by_name.get(objective.evaluator)
-        if scored is None:
-            raise RunFailed(f"the evaluator {objective.evaluator} failed; the log says why")
-        average = scored.average_score
-        if not isinstance(average, int | float) or not math.isfinite(average):
-            raise RunFailed(f"the evaluator {objective.evaluator} gave no score, but {average!r}")
-        if objective.evaluator in metrics:
-            metric, settings = metrics[objective.evaluator]
-            taken = {name: metric.samples(question) for name, question in questions.items()}
-            pooled = aggregate([s for one in taken.values() for s in one], settings.statistic)
-            if pooled is None:
-                raise RunFailed(f"the evaluator {objective.evaluator} found {metric.needs}")
-            # Of a mean, sums say all.
-            samples[objective.name] = {
-                name: [(math.fsum(s.amount for s in one), math.fsum(s.of for s in one))]
-                if settings.statistic == "mean"
-                else [(s.amount, s.of) for s in one]
-                for name, one in taken.items()
-                if one
-            }
-        else:
-            samples[objective.name] = {
-                str(item.id): [(float(item.score), 1.0)]
-                for item in scored.eval_output_items
-                if isinstance(item.score, int | float) and math.isfinite(item.score)
-            }
-        values[objective.name] = float(average)
-    asked = {o.evaluator for o in objectives}
-    others = {
-        name: float(score)
-        for name, scored in by_name.items()
-        if name not in asked and isinstance(score := scored.average_score, int | float) and math.isfinite(score)
-    }
-    return RunResult(values=values, samples=samples, calls=len(calls), server_calls=None, seconds=0.0, others=others)

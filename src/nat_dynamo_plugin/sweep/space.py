@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from optuna.distributions import (
 from pydantic import BaseModel
 
 from nat_dynamo_plugin.nearest import nearest_or_all
+from nat_dynamo_plugin.sweep.samplers import planning_sampler
 
 Values = dict[str, Any]
 """A configuration to try: a value for each tuned path."""
@@ -32,34 +32,35 @@ def plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def owner_of(config: BaseModel, path: str) -> tuple[Any, str]:
-    """The model or mapping that a dotted path leads to, and the name in it. Names in mappings may hold dots.
+def places(config: BaseModel, path: str) -> list[tuple[Any, str]]:
+    """The models and mappings along a dotted path, from the config down, each with the name in it.
+
+    Names in mappings may hold dots, so the longest one that fits is taken.
 
     Raises:
         ValueError: naming the part of the path that there is not, and the nearest one.
     """
+    found: list[tuple[Any, str]] = []
     holder: Any = config
     rest = path
-    while True:
-        names = list(holder) if isinstance(holder, Mapping) else list(type(holder).model_fields)
-        # The longest name first, since a name may hold dots.
-        fitting = [str(name) for name in names if rest == name or rest.startswith(f"{name}.")]
-        if not fitting:
+    while rest:
+        if not isinstance(holder, BaseModel | Mapping):
+            raise ValueError(f"search_space: {path!r} is no place in this config: {found[-1][1]!r} holds {holder!r}")
+        names = [str(name) for name in (holder if isinstance(holder, Mapping) else type(holder).model_fields)]
+        name = max((name for name in names if rest == name or rest.startswith(f"{name}.")), key=len, default=None)
+        if name is None:
             part = rest.split(".")[0]
-            hint = nearest_or_all(part, map(str, names))
+            hint = nearest_or_all(part, names)
             raise ValueError(f"search_space: {path!r} is no place in this config: there is no {part!r}; {hint}")
-        name = max(fitting, key=len)
-        if rest == name:
-            return holder, name
-        inner = holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
-        if not isinstance(inner, BaseModel | Mapping):
-            raise ValueError(f"search_space: {path!r} is no place in this config: {name!r} holds {inner!r}")
-        holder, rest = inner, rest[len(name) + 1 :]
+        found.append((holder, name))
+        rest = rest[len(name) + 1 :]
+        holder = holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
+    return found
 
 
 def value_at(config: BaseModel, path: str) -> Any:
     """The value at a dotted path, as YAML has it."""
-    holder, name = owner_of(config, path)
+    holder, name = places(config, path)[-1]
     return plain(holder[name] if isinstance(holder, Mapping) else getattr(holder, name))
 
 
@@ -173,17 +174,7 @@ class TunedSpace:
         elif sampler == "grid":
             endless = [path for path, values in listed.items() if values is None]
             raise ValueError(f"sampler='grid' needs a step for {', '.join(endless)}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            samplers: dict[str, optuna.samplers.BaseSampler] = {
-                "qmc": optuna.samplers.QMCSampler(scramble=True, seed=seed),
-                "random": optuna.samplers.RandomSampler(seed=seed),
-            }
-            if sampler == "grid":
-                samplers["grid"] = optuna.samplers.GridSampler(
-                    {path: list(range(len(values))) for path, values in listed.items() if values}, seed=seed
-                )
-        study = optuna.create_study(sampler=samplers[sampler])
+        study = optuna.create_study(sampler=planning_sampler(sampler, listed, seed))
         start = {
             path: value if (values := listed[path]) is None else values.index(value)
             for path, value in self.current.items()

@@ -2,58 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from nat_dynamo_plugin.sweep.results import SweepResult
+from nat_dynamo_plugin.sweep.verdict import Comparison
 
-from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
-from nat_dynamo_plugin.sweep.progress import shown
-from nat_dynamo_plugin.sweep.results import Finals, TrialRow
-from nat_dynamo_plugin.sweep.verdict import Comparison, Objective
+_KEPT = "optimized_config.yml keeps the current values."
 
 
-def figures(objectives: Sequence[Objective], comparison: Comparison) -> str:
-    """The winner's values, with their intervals, and the current config's."""
-    return "; ".join(
-        f"{o.name} {shown(ours.estimate, o)} ({shown(ours.low, o)} to {shown(ours.high, o)}) "
-        f"instead of {shown(theirs.estimate, o)}"
-        for o, ours, theirs in zip(objectives, comparison.values, comparison.baseline, strict=True)
-    )
-
-
-def verdict_text(
-    rows: Sequence[TrialRow],
-    finals: Finals,
-    config: DynamoSweepConfig,
-    interrupted: bool,
-    names: Mapping[str, str],
-    objectives: Sequence[Objective],
-) -> str:
+def verdict_text(result: SweepResult) -> str:
     """The verdict in a few sentences."""
-    done = sum(row.state == "done" for row in rows)
-    if not any(row.index == 0 and row.state == "done" for row in rows):
+    finals = result.finals
+    done = sum(row.state == "done" for row in result.rows)
+    if not any(row.index == 0 and row.state == "done" for row in result.rows):
         return "Nothing can be said: the current config was not measured."
     if finals.winner is not None:
         c = finals.comparisons[finals.winner]
-        said = ", ".join(f"{names.get(k, k)}={v}" for k, v in rows[finals.winner].config.items())
         return (
-            f"Trial {finals.winner} ({said}) beats the current config by {c.overall.estimate:.1%} "
-            f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
-            f"{c.rounds} fresh rounds of {c.questions} questions: {figures(objectives, c)}."
+            f"Trial {finals.winner} ({result.said(result.rows[finals.winner].config)}) beats the current config by "
+            f"{c.overall.estimate:.1%} {_certainty(c)}: {_figures(result, c)}."
         )
     if finals.comparisons:
-        best = max(finals.comparisons, key=lambda i: finals.comparisons[i].overall.estimate)
-        c = finals.comparisons[best]
+        best, c = max(finals.comparisons.items(), key=lambda pair: pair[1].overall.estimate)
         return (
             f"Nothing beat the current config: the best finalist, trial {best}, differs by {c.overall.estimate:+.1%} "
-            f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
-            f"{c.rounds} fresh rounds of {c.questions} questions. optimized_config.yml keeps the current values."
+            f"{_certainty(c)}. {_KEPT}"
         )
-    if finals.indexes and (interrupted or config.final_rounds):
-        best_row = next(row for row in rows if row.index == finals.indexes[0])
-        return (
-            f"Not proven: the search saw {best_row.gain:+.1%} in trial {best_row.index} of {done} done, but the finals "
-            "are missing. optimized_config.yml keeps the current values."
-        )
-    if finals.indexes:
-        best_row = next(row for row in rows if row.index == finals.indexes[0])
-        return f"Not proven (final_rounds: 0): the search saw {best_row.gain:+.1%} in trial {best_row.index}."
-    return "Nothing to compare: no other configuration was measured. optimized_config.yml keeps the current values."
+    if not finals.indexes:
+        return f"Nothing to compare: no other configuration was measured. {_KEPT}"
+    row = next(row for row in result.rows if row.index == finals.indexes[0])
+    saw = f"the search saw {row.gain:+.1%} in trial {row.index}"
+    if result.interrupted or result.final_rounds:
+        return f"Not proven: {saw} of {done} done, but the finals are missing. {_KEPT}"
+    return f"Not proven (final_rounds: 0): {saw}."
+
+
+def _certainty(c: Comparison) -> str:
+    return (
+        f"({c.overall.low:.1%} to {c.overall.high:.1%}, {c.overall.confidence:.1%} confidence), measured in "
+        f"{c.rounds} fresh rounds of {c.questions} questions"
+    )
+
+
+def _figures(result: SweepResult, c: Comparison) -> str:
+    """The winner's values, with their intervals, and the current config's."""
+    return "; ".join(
+        f"{o.name} {o.shown(ours.estimate)} ({o.shown(ours.low)} to {o.shown(ours.high)}) "
+        f"instead of {o.shown(theirs.estimate)}"
+        for o, ours, theirs in zip(result.objectives, c.values, c.baseline, strict=True)
+    )

@@ -38,6 +38,9 @@ PROBLEM = "problem"
 _FINGERPRINT = "fingerprint"
 _FILL_S = 30.0
 
+POLL_S = 1.0
+"""Seconds between two looks at a queue whose last trials are with another process."""
+
 SamplerOf = Callable[[int], optuna.samplers.BaseSampler]
 
 

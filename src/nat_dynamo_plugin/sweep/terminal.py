@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 
@@ -39,13 +40,6 @@ def ctrl_c() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Nowhere(io.TextIOBase):
-    """Takes text and forgets it."""
-
-    def write(self, text: str, /) -> int:
-        return len(text)
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """One progress bar for the sweep instead of two for each of its runs, and only warnings of NAT and Optuna."""
@@ -57,7 +51,7 @@ def quiet() -> Iterator[None]:
         one.setLevel(logging.WARNING)
     try:
         # NAT's bars go to whatever standard error is when a run begins; log handlers keep the stream that they have.
-        with contextlib.redirect_stderr(_Nowhere()):
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)

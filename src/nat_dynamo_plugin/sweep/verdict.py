@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from nat_dynamo_plugin.evaluators.metric import Sample, Statistic, aggregate
+from nat_dynamo_plugin.evaluators.metric import Metric, Sample, Statistic, aggregate
 
 N_RESAMPLES = 4000
 MIN_ROUNDS = 2
@@ -34,6 +34,7 @@ class Objective:
         weight: its weight in the weighted gain, above 0.
         statistic: what is made of the samples of all questions.
         unit: unit of its values, for people.
+        metric: what gives its samples; `None` for an evaluator that is not of this package.
     """
 
     name: str
@@ -42,11 +43,16 @@ class Objective:
     weight: float = 1.0
     statistic: Statistic = "mean"
     unit: str = ""
+    metric: Metric | None = field(default=None, repr=False, compare=False)
 
     def gain(self, candidate: float, baseline: float) -> float:
         """The relative gain of a value over the baseline's; absolute if the baseline is 0."""
         better = baseline - candidate if self.direction == "minimize" else candidate - baseline
         return better / (abs(baseline) or 1.0)
+
+    def shown(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{value:.1%}" if self.unit == "share" else f"{value:.4g} {self.unit}".rstrip()
 
 
 def weighted_gain(objectives: Sequence[Objective], candidate: Sequence[float], baseline: Sequence[float]) -> float:

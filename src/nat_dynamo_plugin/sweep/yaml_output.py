@@ -12,7 +12,7 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
-from nat_dynamo_plugin.sweep.space import Values, value_at
+from nat_dynamo_plugin.sweep.space import Values, places, value_at
 
 _FILE = "file://"
 
@@ -40,26 +40,13 @@ def with_values(data: dict[str, Any], config: BaseModel, values: Values) -> dict
 
 def _place(data: Mapping[str, Any], config: BaseModel, path: str) -> list[str]:
     """Where a value stands in the data, under whichever of its names, or is to stand."""
-    steps = _steps(config, path)
+    steps = places(config, path)
     parts = [name for _, name in steps]
-    places = [parts, *([*parts[:-1], alias] for alias in _aliases(*steps[-1]))]
+    found = [parts, *([*parts[:-1], alias] for alias in _aliases(*steps[-1]))]
     for k, (holder, _) in enumerate(steps):
         if isinstance(holder, DynamoModelConfig):
-            places += [[*parts[:k], *other.split(".")] for other in other_names(".".join(parts[k:]))]
-    return next((place for place in places if _has(data, place)), parts)
-
-
-def _steps(config: BaseModel, path: str) -> list[tuple[Any, str]]:
-    """The models and mappings on the way to a path, each with the name in it."""
-    steps: list[tuple[Any, str]] = []
-    rest, holder = path, config
-    while rest:
-        names = list(holder) if isinstance(holder, Mapping) else list(type(holder).model_fields)
-        name = max((n for n in names if rest == n or rest.startswith(f"{n}.")), key=len)
-        steps.append((holder, name))
-        rest = rest[len(name) + 1 :]
-        holder = holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
-    return steps
+            found += [[*parts[:k], *other.split(".")] for other in other_names(".".join(parts[k:]))]
+    return next((place for place in found if _has(data, place)), parts)
 
 
 def _has(data: Any, place: list[str]) -> bool:

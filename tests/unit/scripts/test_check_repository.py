@@ -74,3 +74,32 @@ def test_pinned_sets_agree(check: ModuleType, tmp_path: Path, demo: str, dev: st
     findings = list(check.findings_in_pins(tmp_path))
     assert len(findings) == (what is not None)
     assert what is None or what in findings[0]
+
+
+def function(lines: int, *, docstring: int = 0, name: str = "f") -> str:
+    """A function of a number of lines, its signature counted and its docstring not."""
+    said = ['    """A docstring.', *[""] * (docstring - 2), '    """'] if docstring else []
+    return "\n".join(["@decorated", f"def {name}(", "):", *said, *["    pass"] * (lines - 2)]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("x = 1\n" * 350, None),
+        ("x = 1\n" * 351, "room/m.py: 351 lines, more than 350"),
+        (function(50), None),
+        (function(51), "room/m.py:2: f has 51 lines, more than 50"),
+        (function(50, docstring=20), None),
+        (function(51, docstring=20), "f has 51 lines"),
+        (function(51).replace("def f", "async def f"), "f has 51 lines"),
+        # A method, and a function in a function, which counts for both.
+        ("class C:\n" + "".join(f"    {line}\n" for line in function(51).splitlines()), "f has 51 lines"),
+        ("def outer():\n" + "".join(f"    {line}\n" for line in function(49).splitlines()), "outer has 51 lines"),
+    ],
+)
+def test_finds_what_is_too_long(check: ModuleType, tmp_path: Path, text: str, what: str | None) -> None:
+    (tmp_path / "src" / "room").mkdir(parents=True)
+    (tmp_path / "src" / "room" / "m.py").write_text(text, encoding="utf-8")
+    findings = list(check.findings_in_sizes(tmp_path / "src"))
+    assert len(findings) == (what is not None)
+    assert what is None or what in findings[0]

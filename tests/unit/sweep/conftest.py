@@ -14,7 +14,7 @@ from nat.data_models.optimizer import OptimizerRunConfig
 from nat.runtime.loader import load_config
 
 from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
-from nat_dynamo_plugin.sweep.run import RunResult
+from nat_dynamo_plugin.sweep.outcome import RunResult
 from nat_dynamo_plugin.sweep.sweep import DynamoSweep
 
 YAML = """\
@@ -74,10 +74,9 @@ class Runs:
         on_run: is called with the number of the run before it, may raise.
     """
 
-    def __init__(self, log: Path | None = None, *, delay_s: float = 0.0, flat: bool = False) -> None:
+    def __init__(self, log: Path | None = None, *, flat: bool = False) -> None:
         self.seen: list[tuple[Any, ...]] = []
         self.log = log
-        self.delay_s = delay_s
         self.flat = flat
         self.on_run: Callable[[int, Any], None] = lambda number, llm: None
 
@@ -88,7 +87,7 @@ class Runs:
         said = (llm.prefix_total_requests, str(llm.prefix_osl), str(llm.prefix_iat), salt)
         self.on_run(len(self.seen), llm)
         self.seen.append(said)
-        await asyncio.sleep(self.delay_s)
+        await asyncio.sleep(0)
         base = 1.0 if self.flat else latency_of(llm)
         times = {q: base * (1 + k) * noise(salt, q) for k, q in enumerate(QUESTIONS)}
         samples = {

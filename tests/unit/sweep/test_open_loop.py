@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from nat_dynamo_plugin.evaluators.metric import metric_of
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
 from nat_dynamo_plugin.evaluators.records import MEASURED_ON_ARRIVAL, Question
 from nat_dynamo_plugin.sweep import open_loop
@@ -80,5 +79,5 @@ def test_latency_counts_from_the_arrival(arrived: float) -> None:
     ]
     question = Question.from_trajectory("q", steps)
     assert question.measured_on == MEASURED_ON_ARRIVAL
-    (sample,) = metric_of(QuestionLatencyConfig()).samples(question)
+    (sample,) = QuestionLatencyConfig().metric().samples(question)
     assert sample.value == 20.0 - arrived

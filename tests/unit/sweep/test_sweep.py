@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,9 @@ import pytest
 import yaml
 from nat.runtime.loader import load_config
 
-from nat_dynamo_plugin.sweep.run import RunFailed, Stopped
-from nat_dynamo_plugin.sweep.sweep import SweepError
+from nat_dynamo_plugin.sweep.outcome import RunFailed
+from nat_dynamo_plugin.sweep.run import Stopped
+from nat_dynamo_plugin.sweep.search import SweepError
 
 from .conftest import KEY, Runs, sweep
 
@@ -148,10 +148,14 @@ async def test_a_signal_ends_it_as_the_command_line_expects(
 ) -> None:
     runs = Runs()
     runs.on_run = lambda number, _llm: os.kill(os.getpid(), signal.SIGINT) if number == 9 else None
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(click.Abort):
-        await sweep(write(), runs)
-    assert signal.getsignal(signal.SIGINT) is before
+    # Where tests run in the background, SIGINT may be ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(click.Abort):
+            await sweep(write(), runs)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(runs.seen) == 10
     assert "Not proven: the search saw" in capsys.readouterr().out
     assert (tmp_path / "out" / "report.html").exists()
@@ -239,22 +243,45 @@ async def test_two_objectives(write: Write, tmp_path: Path, objective: str, samp
 
 
 async def test_several_runs_at_a_time(write: Write, tmp_path: Path) -> None:
-    runs = Runs(delay_s=0.01)
+    runs = Runs()
     running = most = 0
-    call = runs.__call__
+    three = asyncio.Event()
 
     async def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 3:
+            three.set()
         try:
-            return await call(*args, **kwargs)
+            await three.wait()
+            return await runs(*args, **kwargs)
         finally:
             running -= 1
 
     await sweep(write(("seed: 7", "seed: 7\n    parallel: 3")), counted)
     assert most == 3
     assert len(rows(tmp_path / "out")) == 8
+
+
+async def test_the_first_error_ends_the_runs_beside_it(write: Write) -> None:
+    ended: list[str] = []
+
+    class Beside(Runs):
+        async def __call__(self, config: Any, objectives: Any, *, salt: str, **more: Any) -> Any:
+            if config.llms["dynamo"].prefix_total_requests == 10:
+                raise RunFailed("the current config does not answer")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(salt)
+
+    file = write(("seed: 7", "seed: 7\n    parallel: 4"))
+    with pytest.raises(SweepError, match="does not answer"):
+        await sweep(file, Beside())
+    assert ended
+    # Those are in the queue again.
+    assert (await sweep(file, Runs()))[2] == 8
 
 
 async def test_no_file_holds_the_key(write: Write, tmp_path: Path) -> None:
@@ -264,28 +291,36 @@ async def test_no_file_holds_the_key(write: Write, tmp_path: Path) -> None:
     assert not any(KEY.encode() in file.read_bytes() for file in files)
 
 
-def worker(file: Path, log: Path, delay_s: float) -> None:
-    os.setsid()
-    asyncio.run(sweep(file, Runs(log, delay_s=delay_s)))
+FORK = multiprocessing.get_context("fork")
 
 
-def start(file: Path, log: Path, delay_s: float) -> Any:
-    process = multiprocessing.get_context("fork").Process(target=worker, args=(file, log, delay_s))
+def start(file: Path, log: Path, on_run: Callable[[int, Any], None] = lambda number, llm: None) -> Any:
+    """A sweep in a process of its own."""
+
+    def work() -> None:
+        os.setsid()
+        runs = Runs(log)
+        runs.on_run = on_run
+        asyncio.run(sweep(file, runs))
+
+    process = FORK.Process(target=work)
     process.start()
     return process
 
 
-def logged(log: Path) -> list[tuple[Any, ...]]:
-    return [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+def logged(log: Path) -> list[str]:
+    """The salts of all runs, in order."""
+    return [json.loads(line)[3] for line in log.read_text().splitlines()]
 
 
 def test_two_processes_share_a_study_and_do_each_run_once(write: Write, tmp_path: Path) -> None:
     file, log = write(("n_trials: 8", "n_trials: 16\n    block: 2")), tmp_path / "log"
-    processes = [start(file, log, 0.05) for _ in range(2)]
+    both_have_one = FORK.Barrier(2)
+    processes = [start(file, log, lambda number, llm: both_have_one.wait() if number == 0 else None) for _ in range(2)]
     for process in processes:
-        process.join(60)
+        process.join()
         assert process.exitcode == 0
-    salts = [one[3] for one in logged(log)]
+    salts = logged(log)
     assert len(salts) == len(set(salts)) == 16 * 2 + 9
     table = rows(tmp_path / "out")
     assert [row["trial"] for row in table] == [str(k) for k in range(16)]
@@ -294,20 +329,24 @@ def test_two_processes_share_a_study_and_do_each_run_once(write: Write, tmp_path
 
 def test_a_killed_sweep_goes_on_and_repeats_no_finished_run(write: Write, tmp_path: Path) -> None:
     file, log = write(("n_trials: 8", "n_trials: 8\n    pruner: none")), tmp_path / "log"
-    process = start(file, log, 0.05)
-    deadline = time.monotonic() + 30
-    while len(logged(log)) < 11 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    there = FORK.Event()
+
+    def wait_for_the_end(number: int, _llm: Any) -> None:
+        if number == 11:
+            there.set()
+            signal.pause()
+
+    process = start(file, log, wait_for_the_end)
+    there.wait()
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    before = [one[3] for one in logged(log)]
-    assert 11 <= len(before) < 16
-    again = start(file, log, 0.0)
-    again.join(60)
+    before = logged(log)
+    assert len(before) == 11
+    again = start(file, log)
+    again.join()
     assert again.exitcode == 0
-    after = [one[3] for one in logged(log)][len(before) :]
-    # The log is written before the study is, so the kill may have come in between: one run at most is repeated.
-    assert len(set(before) & set(after)) <= 1
+    after = logged(log)[11:]
+    assert not set(before) & set(after)
     assert len({salt for salt in before + after if "finals" not in salt}) == 16
     assert all(row["state"] == "done" and row["runs"] == "2" for row in rows(tmp_path / "out"))
 

@@ -1,0 +1,116 @@
+"""What a sweep is to do, as the config says it: nothing here changes while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+from nat.data_models.config import Config
+from nat.data_models.optimizable import SearchSpace
+from nat.data_models.optimizer import OptimizerConfig, OptimizerRunConfig
+from nat.plugins.config_optimizer.update_helpers import apply_suggestions
+from pydantic import BaseModel
+
+from nat_dynamo_plugin.sweep.config import PLANNED_SAMPLERS, DynamoSweepConfig
+from nat_dynamo_plugin.sweep.identity import fingerprint
+from nat_dynamo_plugin.sweep.objectives import objectives_of
+from nat_dynamo_plugin.sweep.redaction import Redaction
+from nat_dynamo_plugin.sweep.space import TunedSpace, Values, short_names
+from nat_dynamo_plugin.sweep.study import Planned
+from nat_dynamo_plugin.sweep.yaml_output import raw_config, with_values
+
+
+class Task:
+    """A sweep's settings, checked against the config that it tunes.
+
+    Attributes:
+        config: `optimizer.numeric`.
+        base: the config to be tuned.
+        options: of `nat optimize`.
+        file: the user's config file, if there is one.
+        objectives: what is measured.
+        space: what is tuned.
+        names: a short name for each tuned path.
+        reps: runs of each trial, at least 1.
+        target: value of the first objective (with `weighted`: the gain) that ends the search.
+        out: folder of the results.
+        directions: Optuna's, one for each value that it is told of a trial.
+        weighted: whether it is told the weighted gain of several objectives.
+        can_stop_early: whether a run's samples can be compared before it is over.
+
+    Raises:
+        ValueError: for settings that do not fit the config, naming them.
+    """
+
+    def __init__(
+        self,
+        config: DynamoSweepConfig,
+        base: Config,
+        full_space: Mapping[str, SearchSpace],
+        optimizer: OptimizerConfig,
+        options: OptimizerRunConfig,
+    ) -> None:
+        self.config = config
+        self.base = base
+        self.options = options
+        self.file = None if isinstance(options.config_file, BaseModel) else Path(options.config_file)
+        self.objectives = objectives_of(base, optimizer)
+        self.space = TunedSpace(base, {**full_space, **config.search_space})
+        self.names = short_names(list(self.space.current))
+        self.reps = max(1, optimizer.reps_per_param_set)
+        self.target = optimizer.target
+        self.out = optimizer.output_path or base.eval.general.output_dir / "sweep"
+        single = len(self.objectives) == 1
+        self.weighted = not single and config.objective == "weighted"
+        one_value = single or self.weighted
+        if self.target is not None and not one_value:
+            raise ValueError("optimizer.target needs one metric, or objective: weighted (the target is then a gain)")
+        self.directions = ["maximize"] if self.weighted else [objective.direction for objective in self.objectives]
+        self.can_stop_early = one_value and all(o.metric is not None for o in self.objectives)
+        self.redact = Redaction(base)
+
+    @property
+    def final_runs(self) -> int:
+        """Runs of the finals, at most."""
+        return (self.config.finalists + 1) * self.config.final_rounds
+
+    def plan(self) -> list[Planned]:
+        """The trials, the current config first; of those that the sampler chooses later, the values are empty.
+
+        Raises:
+            ValueError: if the config refuses a planned value.
+        """
+        if self.config.sampler not in PLANNED_SAMPLERS:
+            self.candidate(self.space.current)
+            return [Planned(self.space.current), *(Planned({}) for _ in range(self.config.n_trials - 1))]
+        sampler = cast(Literal["qmc", "random", "grid"], self.config.sampler)
+        plan = self.space.plan(sampler, self.config.n_trials, self.config.seed)
+        for values in plan:
+            self.candidate(values)  # a value that the config refuses is better found now
+        return [Planned(values) for values in plan]
+
+    def candidate(self, values: Values) -> Config:
+        """The config with these values: read from the user's file as it will be read again, nothing else changed.
+
+        Raises:
+            ValueError: if the config refuses them.
+        """
+        if self.file is None:
+            return cast(Config, apply_suggestions(self.base, values))
+        try:
+            return Config.model_validate(with_values(raw_config(self.file), self.base, values))
+        except ValueError as error:
+            # Pydantic shows input values, keys among them.
+            raise ValueError(f"search_space: the config refuses {values}: {self.redact(str(error))}") from None
+
+    def fingerprint(self) -> str:
+        """A short name of what is measured."""
+        parts = {
+            "current": self.space.current,
+            "space": {path: str(dist) for path, dist in self.space.distributions.items()},
+            "objectives": [str(objective) for objective in self.objectives],
+            "sampler": [self.config.sampler, self.config.seed, self.config.objective],
+            "reps": self.reps,
+        }
+        return fingerprint(self.file, parts)
