@@ -5,7 +5,8 @@
 Reads the package and the order of its rooms from FOLDER/pyproject.toml (default: this repository): `root_package` and
 the contract of type `layers` in `[tool.importlinter]`. Prints the rooms from top to bottom, each with the rooms that it
 imports and with its modules in order, each above those that it imports. Imports inside functions count; those for type
-checkers alone do not. A module's full name in a string counts as an import too, for so modules are loaded by name.
+checkers alone do not. A module's full name in a string counts as an import too ("module" or "module:attribute"), for so
+modules are loaded by name.
 
 What must not be is marked with "!!" and listed again at the end: an import of a room that is not below, a circle of
 modules, a room without a place in the order. Ends with 1 if there is any.
@@ -51,8 +52,11 @@ def _named(module: str, modules: set[str]) -> set[str]:
     spec = find_spec(module)
     assert spec is not None and spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    # The package's own name is also that of loggers and meters.
-    return {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value in modules and "." in n.value}
+    # "module:attribute" too. The package's own name is also that of loggers and meters.
+    named = {
+        n.value.partition(":")[0] for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
+    return {name for name in named if name in modules and "." in name}
 
 
 def findings(package: str, levels: dict[str, int], imports: Imports) -> Iterator[tuple[str, str]]:

@@ -69,6 +69,7 @@ def test_shows_rooms_from_top_to_bottom_and_their_modules_in_order(tmp_path: Pat
             "house.cellar.wine imports house.roof",
         ),
         ("cellar__wine", "name = 'house.roof.tiles'\n", "wine", "house.cellar.wine imports house.roof.tiles"),
+        ("cellar__wine", "name = 'house.left:window'\n", "wine", "house.cellar.wine imports house.left"),
         ("right", "import house.left\n", "itself", "house.right imports house.left, which is not below it"),
         ("right", "import house\n", "itself", "house.right imports house, which is not below it"),
         ("roof__beams", "from house.roof import tiles\noak = 1\n", "tiles > beams", "circle: house.roof.tiles > house"),
