@@ -52,10 +52,9 @@ def _named(module: str, modules: set[str]) -> set[str]:
     spec = find_spec(module)
     assert spec is not None and spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    # "module:attribute" too. The package's own name is also that of loggers and meters.
-    named = {
-        n.value.partition(":")[0] for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-    }
+    strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    named = {string.partition(":")[0] for string in strings}
+    # The package's own name is also that of loggers and meters.
     return {name for name in named if name in modules and "." in name}
 
 
