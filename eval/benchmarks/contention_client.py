@@ -21,7 +21,7 @@ from nat_dynamo_plugin.http.transport import DynamoTransport
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.question.hints import DynamoHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 

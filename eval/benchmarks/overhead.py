@@ -40,10 +40,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.http.transport import DynamoTransport
-from nat_dynamo_plugin.plan.planner import Planner
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry import exporters as telemetry
+from nat_dynamo_plugin.transport import DynamoTransport
 
 SIZES = {"1 KB": 2**10, "32 KB": 2**15, "256 KB": 2**18, "1 MB": 2**20, "4 MB": 2**22}
 REPETITIONS = {"1 KB": 1000, "32 KB": 1000, "256 KB": 300, "1 MB": 100, "4 MB": 40}
@@ -155,7 +154,7 @@ class InMemory(httpx.BaseTransport, httpx.AsyncBaseTransport):
 def ours(transport: Any) -> DynamoTransport:
     """Our transport around another, as a user of the default config gets it."""
     config = DynamoModelConfig(model_name="m", base_url="http://127.0.0.1:1/v1")
-    return DynamoTransport(transport, Planner.from_config(config))
+    return DynamoTransport(transport, config)
 
 
 def builtin(transport: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from nat.data_models.common import get_secret_value
 
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
-from nat_dynamo_plugin.admission.gate import gauges
+from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
@@ -39,7 +39,6 @@ from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.plan.counters import CallCounters
 from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.plan.predictions import load_predictions
-from nat_dynamo_plugin.question.identity import surrounding_ids
 from nat_dynamo_plugin.question.ids import PrefixTemplate
 from nat_dynamo_plugin.telemetry.exporters import Emit, emit
 from nat_dynamo_plugin.telemetry.gauges import add_gauges
@@ -126,7 +125,7 @@ def make_service(
     Raises:
         ValueError: for a file that the config names and that is not what it should be.
     """
-    add_gauges(gauges)
+    add_gauges(gate_gauges)
     base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
     origin = origin_of(base_url or OPENAI_URL)
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
@@ -134,7 +133,7 @@ def make_service(
     admission = _admission(config, origin, template)
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     layers: Sequence[Layer | None] = (
-        RecordLayer(config.model_name, emit_record, [d.read_usage for d in speaker.dialects if d.has_own_usage]),
+        RecordLayer(config.model_name, origin if base_url else None, emit_record, speaker.usage_readers),
         OpenAIErrorsLayer(),
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
@@ -199,7 +198,7 @@ def _admission(config: DynamoModelConfig, origin: str, template: PrefixTemplate 
     probe = None
     if gate.adapts:
         probe = CapacityProbe(config.model_name, gate.on_capacity, verify=config.connection.verify_ssl)
-    return AdmissionLayer(gate, lambda: surrounding_ids(template), probe)
+    return AdmissionLayer(gate, probe)
 
 
 def _speaking(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,11 @@ class ConnectionConfig(Block):
     )
     pool_timeout: Seconds = Field(
         default=600.0, description="Seconds to wait for a free connection of this client's pool (default 600)."
+    )
+    engine: Literal["fast", "httpx"] = Field(
+        default="fast",
+        description="What sends the calls: fast (aiohttp and urllib3, whatever the number of calls at once) or httpx "
+        "(slow above 100 or so; taken for HTTP/2 and SOCKS proxies in any case) (default fast).",
     )
     max_connections: Annotated[int, number()] = Field(
         default=1000, description="Most connections a client keeps to the server, 1 or more (default 1000)."

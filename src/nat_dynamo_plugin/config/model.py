@@ -24,7 +24,7 @@ from nat_dynamo_plugin.config.values import Auto, File, LevelOrNumber, number
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
 from nat_dynamo_plugin.nearest import shown
 from nat_dynamo_plugin.question.hints import I32_MAX, PrefixHints, PrefixLevel
-from nat_dynamo_plugin.question.prefix import PrefixTemplate, check_template
+from nat_dynamo_plugin.question.ids import PrefixTemplate, check_template
 
 if TYPE_CHECKING:
     from nat_dynamo_plugin.service import Service

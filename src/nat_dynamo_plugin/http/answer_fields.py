@@ -168,11 +168,11 @@ def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadU
     usage = _read(_Usage, raw)
     if usage is None:
         return
-    for prompt, completion, details in (
-        (usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details),
-        (usage.input_tokens, usage.output_tokens, usage.input_tokens_details),
-    ):
-        _count(record, Usage(prompt, None if details is None else details.cached_tokens, completion))
+    # OpenAI's chat completions and completions have the first names, its responses the second.
+    prompt = usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+    completion = usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens
+    details = usage.input_tokens_details if usage.prompt_tokens_details is None else usage.prompt_tokens_details
+    _count(record, prompt, None if details is None else details.cached_tokens, completion)
     if not read_usage:
         return
     said = _member(dict[str, Any], raw)
@@ -182,32 +182,37 @@ def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadU
         except Exception:
             own = None  # an answer is what it may be, and telemetry must not fail a call
         if own is not None:
-            _count(record, own)
+            _count(record, *(_whole(getattr(own, name, None)) for name in Usage._fields))
 
 
-def _count(record: CallRecord, usage: Usage) -> None:
-    for name in Usage._fields:
-        value = getattr(usage, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            setattr(record, name, value)
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-_TIMES = (
-    ("ttft_ms", "server_ttft_ms"),
-    ("total_time_ms", "server_total_ms"),
-    ("prefill_wait_time_ms", "server_prefill_wait_ms"),
-    ("kv_hit_rate", "kv_hit_rate"),
-    ("router_queue_depth", "queue_depth"),
-)
+def _count(record: CallRecord, prompt: int | None, cached: int | None, completion: int | None) -> None:
+    if prompt is not None and prompt >= 0:
+        record.prompt_tokens = prompt
+    if cached is not None and cached >= 0:
+        record.cached_tokens = cached
+    if completion is not None and completion >= 0:
+        record.completion_tokens = completion
 
 
 def _take_nvext(record: CallRecord, nvext: _Nvext) -> None:
     if nvext.worker_id is not None and nvext.worker_id.decode_worker_id is not None:
         record.worker_id = nvext.worker_id.decode_worker_id
     if nvext.timing is not None:
-        for name, ours in _TIMES:
-            if (value := getattr(nvext.timing, name)) is not None:
-                setattr(record, ours, value)
+        timing = nvext.timing
+        if timing.ttft_ms is not None:
+            record.server_ttft_ms = timing.ttft_ms
+        if timing.total_time_ms is not None:
+            record.server_total_ms = timing.total_time_ms
+        if timing.prefill_wait_time_ms is not None:
+            record.server_prefill_wait_ms = timing.prefill_wait_time_ms
+        if timing.kv_hit_rate is not None:
+            record.kv_hit_rate = timing.kv_hit_rate
+        if timing.router_queue_depth is not None:
+            record.queue_depth = timing.router_queue_depth
 
 
 def error_text(body: bytes | msgspec.Raw) -> str:

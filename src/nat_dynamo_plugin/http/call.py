@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 if TYPE_CHECKING:
+    from nat_dynamo_plugin.dialects.said import Said
     from nat_dynamo_plugin.plan.planner import Turn
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ _APIS = (
     (b"/responses", "responses"),
 )
 _MAX_ERROR_CHARS = 500
+LEFT = "closed before the answer was complete"
 RawHeaders = list[tuple[bytes, bytes]]
 Ended = Callable[[CallRecord], None]
 
@@ -95,13 +97,10 @@ class Headers:
         self.names.append(name.lower())
         self.raw.append((name, value))
 
-    def add_missing(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        """Add those (names in lower case, values checked) that are not there yet."""
-        names = self.names
-        for header in headers:
-            if header[0] not in names:
-                self.raw.append(header)
-                names.append(header[0])
+    def extend(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Add headers that are not there yet, with names in lower case and values that are known to be right."""
+        self.names.extend([name for name, _ in headers])
+        self.raw.extend(headers)
 
     def remove(self, name: str | bytes) -> None:
         """Have this name no more."""
@@ -158,7 +157,7 @@ class Reader(Protocol):
     complete: bool
     """Whether the last event has passed."""
     problem: str | None
-    """After `finish`: why this is no whole answer."""
+    """After `finish`: why this is no whole answer; the record's error too, unless it has one."""
 
     def feed(self, chunk: bytes, now_ms: float) -> None:
         """Take the next bytes."""
@@ -186,7 +185,7 @@ class Call:
         *("api", "body", "headers", "method", "native", "reader", "record", "turn"),
     )
 
-    def __init__(self, native: Any, api: str, headers: RawHeaders, body: bytes | None) -> None:
+    def __init__(self, native: Any, api: str, headers: Headers, body: bytes | None) -> None:
         """A call as its client made it.
 
         Args:
@@ -199,10 +198,10 @@ class Call:
         self.api = api
         self.method: str = native.method
         self._url: str | None = None
-        self.headers = Headers(headers)
+        self.headers = headers
         self.body = Body(body)
         self.record = CallRecord(api=api, started_at=time(), attempts=0)
-        self.turn: Turn | None = None
+        self.turn: Turn[Said] | None = None
         self.reader: Reader | None = None
         self._ends: list[Ended] = []
         self._open = [True]
@@ -271,6 +270,7 @@ class Call:
         self._ended_ms = self.now_ms
         if self.record.error is None:
             self.record.error = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS]
+            self.record.error_type = type(error).__name__
 
     def finish(self) -> None:
         """The call is over; only the first time counts."""
@@ -282,15 +282,15 @@ class Call:
         ended = self.now_ms if self._ended_ms is None else self._ended_ms
         record.client_total_ms = ended
         if reader is not None:
-            whole = self._exhausted or reader.complete
-            reader.finish(ended)
             # OpenAI's library always stops behind the last event, before the stream has ended.
-            if record.error is None:
-                record.error = reader.problem if whole else "closed before the answer was complete"
+            if record.error is None and not self._exhausted and not reader.complete:
+                record.error, record.error_type = LEFT, "left"
+            reader.finish(ended)
         self._context.run(self._tell, record)
 
     def _tell(self, record: CallRecord) -> None:
-        for callback in reversed(self._ends):
+        ends, self._ends = self._ends, []
+        for callback in reversed(ends):
             try:
                 callback(record)
             except Exception:

@@ -1,8 +1,8 @@
-"""What stands between a caller and the server, written once for sync and async: flows, and the drivers that run them.
+"""What stands between a caller and the server, once for sync and async: flows, and the drivers that run them.
 
-A layer's `flow` is a generator, as `httpx.Auth.auth_flow` is. It sends the call on with `reply = yield from send(call)`,
-as often as it likes, yields what else it wants done, and returns the reply. A driver does what is yielded, blocking or
-awaiting; what goes wrong is raised where it was yielded.
+A layer's `flow` is a generator, as `httpx.Auth.auth_flow` is. It sends the call on with
+`reply = yield from send(call)`, as often as it likes, yields what else it wants done, and returns the reply. A driver
+does what is yielded, blocking or awaiting; what goes wrong is raised where it was yielded.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ Send = Callable[[Call], Flow]
 
 
 class Layer(Protocol):
-    """Stands between the caller and the server. Made once for an LLM and shared by all its clients, threads and loops."""
+    """Stands between the caller and the server. One for an LLM, shared by all its clients, threads and loops."""
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Do what is to be done for one call; `send` goes on to the next layer."""
@@ -161,7 +161,7 @@ class BothWays(AbstractContextManager[Any], AbstractAsyncContextManager[Any], Pr
 
 
 class Enter:
-    """Enter a context manager, waiting if it must; gives what entering gives. Leaving it is the layer's, at `on_end`."""
+    """Enter a context manager, waiting if it must; gives what entering gives. The layer leaves it, at `on_end`."""
 
     __slots__ = ("manager",)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import httpx2
 
 from nat_dynamo_plugin.http.shell import Shell
@@ -10,4 +12,4 @@ from nat_dynamo_plugin.http.shell import Shell
 class Httpx2Shell(Shell, httpx2.BaseTransport, httpx2.AsyncBaseTransport):
     """A transport for `httpx2.Client` and `httpx2.AsyncClient`."""
 
-    library = httpx2
+    library: ClassVar[Any] = httpx2

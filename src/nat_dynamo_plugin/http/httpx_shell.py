@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import httpx
 
 from nat_dynamo_plugin.http.shell import Shell
@@ -10,4 +12,4 @@ from nat_dynamo_plugin.http.shell import Shell
 class HttpxShell(Shell, httpx.BaseTransport, httpx.AsyncBaseTransport):
     """A transport for `httpx.Client` and `httpx.AsyncClient`."""
 
-    library = httpx
+    library: ClassVar[Any] = httpx

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from types import ModuleType
 from typing import Any, ClassVar
 
 import anyio
 
-from nat_dynamo_plugin.http.call import Call, Reply, api_of
+from nat_dynamo_plugin.http.call import Call, Headers, Reply, api_of
 from nat_dynamo_plugin.http.flow import Failure, Send, run, run_async
 from nat_dynamo_plugin.http.lost import let_go, watch
-from nat_dynamo_plugin.http.streams import Parts, as_stream
+from nat_dynamo_plugin.http.streams import Parts, SentHeaders, as_stream
 
 END_WAIT_S = 0.05
 """Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
@@ -152,9 +151,11 @@ class SyncIO:
     def read(self, reply: Reply, most: int) -> bytes:
         """Read the body, or the beginning of one that is longer than `most` bytes."""
         stream, head = reply.native.stream, reply.head
+        size = 0
         if reply.rest is None:
             reply.rest = iter(stream)
-        size = sum(map(len, head))
+        else:
+            size = sum(map(len, head))
         try:
             for chunk in reply.rest:
                 head.append(chunk)
@@ -197,9 +198,11 @@ class AsyncIO:
     async def read(self, reply: Reply, most: int) -> bytes:
         """Read the body, or the beginning of one that is longer than `most` bytes."""
         stream, head = reply.native.stream, reply.head
+        size = 0
         if reply.rest is None:
             reply.rest = aiter(stream)
-        size = sum(map(len, head))
+        else:
+            size = sum(map(len, head))
         try:
             async for chunk in reply.rest:
                 head.append(chunk)
@@ -242,13 +245,16 @@ class Shell:
         http2: whether the transport may speak HTTP/2, which takes bytes only.
     """
 
-    library: ClassVar[ModuleType]
+    library: ClassVar[Any]
     """httpx or httpx2."""
 
     def __init__(self, transport: Any, send: Send, *, http2: bool = False) -> None:
         self._transport = transport
         self._send = send
         self._http2 = http2
+        self._headers = self.library.Headers
+        self._parts = as_stream(Parts, self.library)
+        self._passing = as_stream(Passing, self.library)
         self._sync = SyncIO(self, transport) if hasattr(transport, "handle_request") else None
         self._async = AsyncIO(self, transport) if hasattr(transport, "handle_async_request") else None
 
@@ -299,36 +305,34 @@ class Shell:
         request = object.__new__(self.library.Request)
         request.method = call.method
         request.url = self.library.URL(call.url) if call.is_sent_elsewhere else callers.url
-        headers, parts = call.headers.raw, call.body.to_send
+        headers, parts = call.headers, call.body.to_send
+        raw = headers.raw
         if parts is None:
             request.stream = callers.stream
         else:
             if self._http2:
                 parts = (b"".join(parts),)
-            request.stream = as_stream(Parts, self.library)(parts)
-            at = call.headers.names.index(b"content-length")
-            headers = headers.copy()
-            headers[at] = (headers[at][0], b"%d" % sum(map(len, parts)))
-        request.headers = self.library.Headers(headers)
-        request.extensions = dict(callers.extensions)
+            request.stream = self._parts(parts)
+            at = headers.names.index(b"content-length")
+            raw = raw.copy()
+            raw[at] = (raw[at][0], b"%d" % (len(parts[0]) if len(parts) == 1 else sum(map(len, parts))))
+        request.headers = SentHeaders(raw, self._headers)
+        request.extensions = callers.extensions
         return request
 
     def _call(self, request: Any) -> Call | None:
         api = api_of(request.method, request.url.raw_path)
         if api is None:
             return None
-        return Call(request, api, list(request.headers.raw), self._body(request))
+        headers = Headers(request.headers.raw)
+        return Call(request, api, headers, self._body(request, headers))
 
-    def _body(self, request: Any) -> bytes | None:
+    def _body(self, request: Any, headers: Headers) -> bytes | None:
         """The body, if it is in memory with its length declared, and neither compressed nor said to be no JSON."""
-        declared = False
-        for name, value in request.headers.raw:
-            name = name.lower()
-            if name == b"content-length":
-                declared = True
-            elif name == b"content-encoding" or (name == b"content-type" and b"json" not in value.lower()):
-                return None
-        if not declared:
+        names = headers.names
+        if b"content-encoding" in names or b"content-length" not in names:
+            return None
+        if b"content-type" in names and b"json" not in headers.raw[names.index(b"content-type")][1].lower():
             return None
         try:
             content: bytes = request.content
@@ -352,19 +356,24 @@ class Shell:
             call.feed(reply.content)
             call.exhausted()
             call.finish()
-            if native is not None and native.is_closed and not reply.has_own_headers:
-                return native
-            return self.library.Response(
-                reply.status,
-                headers=reply.raw_headers,
-                stream=self.library.ByteStream(reply.content),
-                extensions={} if native is None else native.extensions,
-            )
+            if native is None or (native.is_closed and reply.has_own_headers):
+                return self.library.Response(
+                    reply.status,
+                    headers=reply.raw_headers,
+                    stream=self.library.ByteStream(reply.content),
+                    extensions={} if native is None else native.extensions,
+                )
+            if not native.is_closed:
+                native.stream = self.library.ByteStream(reply.content)
+            return self._with_changes(native, reply)
         for chunk in reply.head:
             call.feed(chunk)
+        watch()
+        native.stream = self._passing(call, reply, self, loop)
+        return self._with_changes(native, reply)
+
+    def _with_changes(self, native: Any, reply: Reply) -> Any:
         native.status_code = reply.status
         if reply.has_own_headers:
             native.headers = self.library.Headers(reply.raw_headers)
-        watch()
-        native.stream = as_stream(Passing, self.library)(call, reply, self, loop)
         return native

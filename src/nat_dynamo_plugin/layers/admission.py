@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gate import Gate
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Enter, Flow, Send
 from nat_dynamo_plugin.plan.serving import HALF_PRIORITY_TOKENS, ServingPlan
-from nat_dynamo_plugin.question.prefix import on_question_end
+from nat_dynamo_plugin.question.endings import on_question_end
 
 
 class AdmissionLayer:
@@ -17,15 +15,11 @@ class AdmissionLayer:
 
     Args:
         gate: who may go; may be shared by several layers.
-        around: ids of the questions that the current one was opened in, innermost first; asked in the call's context.
         probe: asks what the cluster can hold; `None` for a gate that does not want to know.
     """
 
-    def __init__(
-        self, gate: Gate, around: Callable[[], tuple[str, ...]] = tuple, probe: CapacityProbe | None = None
-    ) -> None:
+    def __init__(self, gate: Gate, probe: CapacityProbe | None = None) -> None:
         self.gate = gate
-        self._around = around
         self._probe = probe
         on_question_end(self)
 
@@ -35,8 +29,8 @@ class AdmissionLayer:
             self._probe.called(call.url)
         turn = call.turn
         if turn is not None:
-            prefix_id = turn.plan.identity.prefix_id
-            place = self.gate.place(prefix_id, self._around(), _work_tokens(turn.plan), call.body.raw)
+            identity = turn.identity
+            place = self.gate.place(identity.prefix_id, identity.around, _work_tokens(turn.plan), call.body.raw)
             call.on_end(place.end)
             yield Enter(place)
             call.record.gate_wait_ms = place.waited_ms

@@ -11,8 +11,9 @@ from pathlib import Path
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.learning.learner import Chain, WorkLearner
+from nat_dynamo_plugin.question.endings import on_question_end
 from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints
-from nat_dynamo_plugin.question.prefix import CallIdentity, on_question_end
+from nat_dynamo_plugin.question.identity import CallIdentity
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class LearningLayer:
         """Count the call, send it, and note in the end what it took."""
         turn = call.turn
         if turn is not None:
-            identity, scope = turn.plan.identity, DynamoHints.current()
+            identity, scope = turn.identity, DynamoHints.current()
             chain = self.learner.count_call(
                 session_id=identity.session_id,
                 prefix_id=identity.prefix_id,

@@ -1,4 +1,4 @@
-"""Who asks, and what is asked of the server for this call: identity, plan, and the dialects' headers and body fields."""
+"""Who asks, and what is asked of the server: identity, plan, and the dialects' headers and body fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.http.splice import edited, spliced
 from nat_dynamo_plugin.plan.planner import Planner, Turn
 
-SESSION_HEADER = "x-dynamo-session-id"
+SESSION_HEADER = b"x-dynamo-session-id"
 
 
 class QuestionLayer:
@@ -27,22 +27,21 @@ class QuestionLayer:
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Say what is to be said, and send."""
+        call.record.wire = self._names
         if self._planner is None:
             said = self._speaker.say()
         else:
             call.turn = turn = self._planner.next_turn()
             said = turn.said
+            self._note(call, turn)
         self._put_in(call, said)
-        call.record.wire = self._names
-        if call.turn is not None:
-            self._note(call, call.turn)
         return (yield from send(call))
 
     @staticmethod
     def _put_in(call: Call, said: Said) -> None:
         headers, body = call.headers, call.body
         if said.headers:
-            headers.add_missing(said.headers_beside(headers.names))
+            headers.extend(said.headers_beside(headers.names))
         if body.raw is None:
             return
         if said.edit is not None and (changed := edited(body.raw, said.edit)) is not None:
@@ -63,6 +62,5 @@ class QuestionLayer:
         record.calls_to_come = plan.calls_to_come
         record.session_id = plan.session_id
         record.parent_session_id = plan.parent_session_id
-        sent = call.headers.get(SESSION_HEADER)
-        if sent != plan.session_id and sent is not None:  # the caller's own
-            record.session_id, record.parent_session_id = sent, None
+        if SESSION_HEADER in call.headers.names:  # the caller's own, and nothing of ours is there yet
+            record.session_id, record.parent_session_id = call.headers.get(SESSION_HEADER), None

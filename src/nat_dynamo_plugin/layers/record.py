@@ -7,7 +7,8 @@ from functools import partial
 
 import msgspec
 
-from nat_dynamo_plugin.http.answers import ReadUsage, reader_for
+from nat_dynamo_plugin.http.answer_fields import ReadUsage
+from nat_dynamo_plugin.http.answers import reader_for
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.telemetry.exporters import Emit
@@ -27,14 +28,20 @@ class RecordLayer:
 
     Args:
         model: the model that these calls ask for, unless they say otherwise.
+        origin: where they go; `None` to look at each call.
         emit: where records go; the default hands them to every exporter of `telemetry.exporters`.
         read_usage: what reads the usage of servers that do not name it as OpenAI does.
     """
 
     def __init__(
-        self, model: str | None = None, emit: Emit = emit_to_all, read_usage: Sequence[ReadUsage] = ()
+        self,
+        model: str | None = None,
+        origin: str | None = None,
+        emit: Emit = emit_to_all,
+        read_usage: Sequence[ReadUsage] = (),
     ) -> None:
         self._model = model
+        self._origin = origin
         self._emit = emit
         self._read_usage = tuple(read_usage)
 
@@ -42,7 +49,7 @@ class RecordLayer:
         """Send, and have the answer read while it passes."""
         record = call.record
         record.request_model = self._model
-        record.origin = call.origin
+        record.origin = self._origin or call.origin
         call.on_end(partial(self._ended, call.body.raw))
         reply = yield from send(call)
         record.status = reply.status

@@ -258,13 +258,20 @@ async def test_a_cancelled_call_gives_its_connection_back(server: Server, librar
 
 @pytest.mark.parametrize("engine", ["fast", "httpx"])
 async def test_no_connection_free_in_time(server: Server, library: ModuleType, engine: Any) -> None:
-    server.serve = says(then=hangs)
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hanging(connection: socket.socket) -> None:
+        request_of(connection)
+        loop.call_soon_threadsafe(reached.set)
+        connection.recv(1)
+
+    server.serve = hanging
     engines = Engines(library, Connection(max_connections=1, engine=engine), server.url)
     timeout = library.Timeout(30, pool=0.05)
     async with library.AsyncClient(transport=shell(library, engines.asynchronous()), timeout=timeout) as client:
         task = asyncio.create_task(client.post(server.url, json={}))
-        while not server.connections:
-            await asyncio.sleep(0.01)
+        await reached.wait()
         with pytest.raises(library.PoolTimeout):
             await client.post(server.url, json={})
         task.cancel()
@@ -312,9 +319,7 @@ def test_threads_share_the_connections(server: Server, library: ModuleType) -> N
 
 
 @pytest.mark.parametrize("engine", ["fast", "httpx"])
-def test_the_environments_proxy(
-    server: Server, post: Post, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environments_proxy(server: Server, post: Post, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     server.serve = server.answers
     proxy = server.url.partition("/v1")[0]
     for name in ("HTTP_PROXY", "http_proxy"):

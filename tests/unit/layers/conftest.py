@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.call import Call, Headers, Reply
 from nat_dynamo_plugin.http.flow import Failure, Layer, chained, run, run_async
 
 URL = "http://127.0.0.1:8000/v1/chat/completions"
@@ -31,7 +31,11 @@ class Scripted:
         call.record.attempts += 1
         parts = call.body.parts
         self.sent.append(
-            {"url": call.url, "headers": dict(call.headers), "body": call.body.raw if parts is None else b"".join(parts)}
+            {
+                "url": call.url,
+                "headers": dict(call.headers),
+                "body": call.body.raw if parts is None else b"".join(parts),
+            }
         )
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Failure):
@@ -83,7 +87,7 @@ class Driven:
     def call(self, headers: dict[str, str] | None = None, body: bytes = b'{"a":1}', url: str = URL) -> Call:
         """A call as a client makes it."""
         raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        return Call(SimpleNamespace(method="POST", url=url), "chat_completions", raw, body)
+        return Call(SimpleNamespace(method="POST", url=url), "chat_completions", Headers(raw), body)
 
     def __call__(self, layer: Layer, server: Scripted, call: Call | None = None) -> Reply:
         """The reply to a call."""

@@ -37,12 +37,22 @@ def sent(drive: Any, scripted: Any, **extra: Any) -> dict[str, str]:
 
 
 def test_a_field_is_a_header(drive: Any, scripted: Any) -> None:
-    assert sent(drive, scripted, user_id="u 7", size=3, none=None) == {"X-Payload-user-id": "u 7", "X-Payload-size": "3"}
+    assert sent(drive, scripted, user_id="u 7", size=3, none=None) == {
+        "X-Payload-user-id": "u 7",
+        "X-Payload-size": "3",
+    }
 
 
 @pytest.mark.parametrize(
     "extra",
-    [{"note": "line 1\nline 2"}, {"user text": "x"}, {"note": "trailing "}, {"note": "x" * 100_000}, {"n": "ü"}, {"": "x"}],
+    [
+        {"note": "line 1\nline 2"},
+        {"user text": "x"},
+        {"note": "trailing "},
+        {"note": "x" * 100_000},
+        {"n": "ü"},
+        {"": "x"},
+    ],
 )
 def test_what_fits_no_header_is_left_out(drive: Any, scripted: Any, extra: dict[str, str]) -> None:
     assert sent(drive, scripted, good="yes", **extra) == {"X-Payload-good": "yes"}

@@ -1,4 +1,4 @@
-"""The one retry layer: what is made again, how often, how long it waits, and that no answer is lost by looking at it."""
+"""The one retry layer: what is made again, how often, how long it waits; no answer is lost by looking at it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from nat_dynamo_plugin.http.transport import DynamoTransport
 from nat_dynamo_plugin.nat.middleware import DynamoPrefixScope, DynamoPrefixScopeConfig
 from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.question.hints import DynamoHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 URL = "http://server/v1/chat/completions"

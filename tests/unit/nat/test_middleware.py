@@ -10,7 +10,7 @@ from nat.builder.context import ContextState
 from pydantic import BaseModel
 
 from nat_dynamo_plugin.nat.middleware import DynamoPrefixScope, DynamoPrefixScopeConfig, question_id
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
 FIELDS = ["id", "question_id"]
 

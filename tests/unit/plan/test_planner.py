@@ -11,7 +11,7 @@ from nat.profiler.prediction_trie.data_models import LLMCallPrediction, Predicti
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.plan.planner import CallCounters, Planner
 from nat_dynamo_plugin.question.hints import DynamoHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
 
 def planner(**config: Any) -> Planner:

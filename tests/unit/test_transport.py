@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import re
@@ -15,11 +16,12 @@ import httpx
 import pytest
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.http.transport import DynamoTransport, ServerMemory
-from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.question.hints import DynamoHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+from nat_dynamo_plugin.service import make_service
+from nat_dynamo_plugin.telemetry.exporters import set_exporters
 from nat_dynamo_plugin.telemetry.record import CallRecord
+from nat_dynamo_plugin.transport import DynamoTransport
 
 URL = "http://127.0.0.1:1/v1/chat/completions"
 ANSWER = {
@@ -28,6 +30,7 @@ ANSWER = {
     "usage": {"prompt_tokens": 4, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}},
     "nvext": {"worker_id": {"decode_worker_id": 7}, "timing": {"ttft_ms": 1.5, "total_time_ms": 3.0}},
 }
+_numbers = itertools.count()
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
@@ -58,26 +61,26 @@ class Server:
 
 
 class Setup:
-    """A sync and an async client on one planner and one memory, and the records they leave."""
+    """A sync and an async client on one service, and the records they leave."""
 
     def __init__(self, server: Server, **config: Any) -> None:
         self.server = server
         self.records: list[CallRecord] = []
-        planner = Planner.from_config(DynamoModelConfig(**{"model_name": "m", **config}))
-        memory = ServerMemory()
-
-        def wrapped(handler: Any) -> DynamoTransport:
-            return DynamoTransport(
-                httpx.MockTransport(handler), planner, memory=memory, emit_record=self.records.append
-            )
-
-        self.sync = httpx.Client(transport=wrapped(server))
-        self.asynchronous = httpx.AsyncClient(transport=wrapped(server.asynchronous))
+        # A server of its own, for what is known of servers is shared.
+        url = f"http://server-{next(_numbers)}/v1"
+        made = DynamoModelConfig(**{"model_name": "m", "base_url": url, "max_retries": 0, **config})
+        self.url = f"{url}/chat/completions"
+        self.service = make_service(made, emit_record=self.records.append)
+        self.sync = httpx.Client(transport=DynamoTransport(httpx.MockTransport(server), self.service))
+        self.asynchronous = httpx.AsyncClient(
+            transport=DynamoTransport(httpx.MockTransport(server.asynchronous), self.service)
+        )
 
 
 @pytest.fixture(params=["sync", "async"])
 def post(request: pytest.FixtureRequest) -> Callable[..., httpx.Response]:
-    def send(setup: Setup, url: str = URL, **kwargs: Any) -> httpx.Response:
+    def send(setup: Setup, url: str | None = None, **kwargs: Any) -> httpx.Response:
+        url = url or setup.url
         if request.param == "sync":
             return setup.sync.post(url, **kwargs)
         return asyncio.run(setup.asynchronous.post(url, **kwargs))
@@ -118,12 +121,26 @@ class TestWhatIsSent:
         nvext = setup.server.bodies[0]["nvext"]
         assert nvext["agent_hints"]["osl"] == 3 and nvext["annotations"] == ["k:v"]
 
-    def test_hints_off_still_asks_for_telemetry(self, post: Post) -> None:
+    def test_hints_off_leaves_a_call_as_it_is(self, post: Post) -> None:
         setup = Setup(Server(), prefix_template=None)
         post(setup, json={"model": "m"})
-        assert setup.server.bodies[0]["nvext"] == {"extra_fields": ["worker_id", "timing"]}
+        assert setup.server.bodies[0] == {"model": "m"}
         assert not [h for h in setup.server.requests[0].headers if h.startswith(("x-dynamo", "x-prefix"))]
         assert setup.records[0].worker_id == 7 and setup.records[0].prefix_id is None
+
+    def test_hints_off_and_telemetry_asked_for(self, post: Post) -> None:
+        setup = Setup(Server(), prefix_template=None, prefix_wire=["telemetry"])
+        post(setup, json={"model": "m"})
+        assert setup.server.bodies[0] == {"nvext": {"extra_fields": ["worker_id", "timing"]}, "model": "m"}
+        assert not [h for h in setup.server.requests[0].headers if h.startswith(("x-dynamo", "x-prefix"))]
+
+    def test_the_record_says_what_was_sent(self, post: Post) -> None:
+        setup = Setup(Server())
+        with DynamoPrefixContext.scope("q1"):
+            post(setup, json={"nvext": {"agent_hints": {"osl": 3}}}, headers={"x-dynamo-session-id": "his"})
+        (record,) = setup.records
+        assert record.hints["osl"] == 3 and record.hints["speculative_prefill"] is True
+        assert (record.prefix_id, record.session_id, record.parent_session_id) == ("q1", "his", None)
 
     @pytest.mark.parametrize("path", ["completions", "responses", "chat/completions/"])
     def test_the_other_apis(self, post: Post, path: str) -> None:
@@ -188,12 +205,15 @@ class TestWhatIsSent:
         assert "x-dynamo-session-id" not in setup.server.requests[0].headers
 
     def test_the_embedded_servers_script_is_named(self, post: Post) -> None:
-        server = Server()
-        transport = DynamoTransport(
-            httpx.MockTransport(server), None, answer_key=lambda: "task/0/1", emit_record=lambda record: None
+        setup = Setup(Server())
+        service = make_service(
+            DynamoModelConfig(model_name="m", prefix_template=None), answer_key=lambda: "task/0/1", emit_record=print
         )
-        httpx.Client(transport=transport).post(URL, json={})
-        assert server.bodies[0]["nvext"]["annotations"] == ["output_replay_id:task/0/1"]
+        setup.sync = httpx.Client(transport=DynamoTransport(httpx.MockTransport(setup.server), service))
+        transport = DynamoTransport(httpx.MockTransport(setup.server.asynchronous), service)
+        setup.asynchronous = httpx.AsyncClient(transport=transport)
+        post(setup, json={})
+        assert setup.server.bodies[0]["nvext"]["annotations"] == ["output_replay_id:task/0/1"]
 
 
 def refusing(message: str, status: int = 400) -> Handler:
@@ -220,31 +240,19 @@ class TestRefusal:
         assert len(caplog.records) == 1 and "refuses" in caplog.text
         assert len(setup.records) == 5 and all(r.hints == {} and r.status == 200 for r in setup.records)
 
-    def test_another_400_is_passed_on(self, post: Post) -> None:
+    def test_another_400_is_passed_on_and_turns_nothing_off(self, post: Post) -> None:
         setup = Setup(Server(lambda r: httpx.Response(400, json={"error": {"message": "max_tokens is too large"}})))
-        response = post(setup, json={})
-        assert response.status_code == 400 and response.json()["error"]["message"] == "max_tokens is too large"
-        assert len(setup.server.requests) == 1
-        assert setup.records[0].error == "max_tokens is too large"
-
-    def test_the_callers_own_mistake_does_not_turn_hints_off(self, post: Post) -> None:
-        setup = Setup(
-            Server(
-                lambda r: (
-                    httpx.Response(400, json={"error": {"message": "unknown field `x` in nvext"}})
-                    if b'"x"' in r.content
-                    else httpx.Response(200, json=ANSWER)
-                )
-            )
-        )
-        assert post(setup, json={"nvext": {"x": 1}}).status_code == 400
-        assert post(setup, json={}).status_code == 200
-        assert "nvext" in setup.server.bodies[-1]
+        for _ in range(2):
+            response = post(setup, json={})
+            assert response.status_code == 400
+            assert response.json()["error"]["message"] == "max_tokens is too large"
+        assert ["nvext" in body for body in setup.server.bodies] == [True, False, True, False]
+        assert [record.error for record in setup.records] == ["max_tokens is too large"] * 2
 
     def test_sync_and_async_share_what_was_learned(self) -> None:
         setup = Setup(Server(refusing("unknown field `agent_hints`")))
-        setup.sync.post(URL, json={})
-        asyncio.run(setup.asynchronous.post(URL, json={}))
+        setup.sync.post(setup.url, json={})
+        asyncio.run(setup.asynchronous.post(setup.url, json={}))
         assert len(setup.server.requests) == 3
 
 
@@ -359,7 +367,8 @@ class TestStreams:
         records: list[CallRecord] = []
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            transport = DynamoTransport(httpx.AsyncHTTPTransport(), None, emit_record=records.append)
+            service = make_service(DynamoModelConfig(model_name="m"), emit_record=records.append)
+            transport = DynamoTransport(httpx.AsyncHTTPTransport(), service)
             async with httpx.AsyncClient(transport=transport) as client:
                 for _ in range(3):
                     url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -417,33 +426,23 @@ class TestIsolation:
                     setup.sync.post(URL, json={})
 
         threads = [threading.Thread(target=question) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with DynamoPrefixContext.scope("shared"):  # open all the time, or the question would end in between
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         assert sorted(r.call_index for r in setup.records) == list(range(160))
 
-    def test_counters_are_bounded(self) -> None:
-        planner = Planner.from_config(DynamoModelConfig(model_name="m"))
-        assert planner is not None
-        from nat_dynamo_plugin.plan.planner import MAX_CHAINS
-
-        for i in range(MAX_CHAINS + 500):
-            with DynamoPrefixContext.scope(f"q{i}"):
-                planner.plan_call()
-        assert len(planner._counters) == MAX_CHAINS
-
     def test_an_exporter_that_fails_does_not_fail_the_call(self) -> None:
-        from nat_dynamo_plugin.telemetry import exporters as telemetry
 
         def broken(record: CallRecord) -> None:
             raise RuntimeError("broken")
 
         seen: list[CallRecord] = []
-        telemetry.set_exporters([broken, seen.append])
+        set_exporters([broken, seen.append])
         try:
             client = httpx.Client(transport=DynamoTransport(httpx.MockTransport(Server())))
             assert client.post(URL, json={}).status_code == 200
         finally:
-            telemetry.set_exporters(None)
+            set_exporters(None)
         assert len(seen) == 1

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 
-from nat_dynamo_plugin.clients.http import http_clients, limits, timeouts
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.layers.errors import OpenAIErrors
+from nat_dynamo_plugin.http.clients import HttpClients
+from nat_dynamo_plugin.http.engines import Engines
+from nat_dynamo_plugin.service import make_service
 
 
 class Server(ThreadingHTTPServer):
@@ -66,6 +67,10 @@ def config_for(server: Server, **fields: object) -> DynamoModelConfig:
     )
 
 
+def http_clients(config: DynamoModelConfig) -> AbstractAsyncContextManager[HttpClients]:
+    return make_service(config).http_clients()
+
+
 async def closed(server: Server) -> bool:
     for _ in range(250):
         if server.open_connections == 0:
@@ -111,10 +116,11 @@ def test_the_four_timeouts_and_the_limits_are_those_of_the_config() -> None:
     config = DynamoModelConfig(
         model_name="m", request_timeout=7.0, connect_timeout=2.0, pool_timeout=3.0, max_connections=5
     )
-    timeout = timeouts(config)
+    connection = make_service(config).connection
+    timeout = connection.timeout(httpx)
     assert (timeout.connect, timeout.read, timeout.write, timeout.pool) == (2.0, 7.0, 7.0, 3.0)
-    assert limits(config) == httpx.Limits(max_connections=5, max_keepalive_connections=5)
-    assert limits(config, 0).max_keepalive_connections == 0
+    limits = Engines(httpx, connection, None)._arguments(None)["limits"]
+    assert limits == httpx.Limits(max_connections=5, max_keepalive_connections=5)
 
 
 async def test_no_more_connections_than_allowed(server: Server) -> None:
@@ -136,43 +142,3 @@ async def test_http2_is_offered_where_its_package_is(server: Server) -> None:
     # Without TLS there is nothing to negotiate, so the call goes through as HTTP/1.1.
     async with http_clients(config_for(server, http2=True)) as http:
         assert (await http.asynchronous.post(f"{http.base_url}/chat/completions", json={})).http_version == "HTTP/1.1"
-
-
-FLAT = {"message": "no such model", "type": "Not Found", "code": 404}
-
-
-@pytest.mark.parametrize(
-    ("status", "sent", "expected"),
-    [
-        (404, FLAT, {"error": FLAT}),
-        (404, {"error": FLAT}, {"error": FLAT}),
-        (404, {"detail": "x"}, {"detail": "x"}),
-        (404, ["message"], ["message"]),
-        (200, FLAT, FLAT),
-    ],
-)
-def test_flat_errors_get_openais_shape(status: int, sent: object, expected: object) -> None:
-    def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(status, json=sent, headers={"x-request-id": "7"})
-
-    transport = OpenAIErrors(httpx.MockTransport(answer))
-    with httpx.Client(transport=transport) as client:
-        response = client.get("http://dynamo/v1/models")
-
-    async def main() -> httpx.Response:
-        async with httpx.AsyncClient(transport=transport) as async_client:
-            return await async_client.get("http://dynamo/v1/models")
-
-    for made in (response, asyncio.run(main())):
-        assert (made.status_code, made.json()) == (status, expected)
-        assert made.headers["x-request-id"] == "7"
-        assert int(made.headers["content-length"]) == len(made.content)
-
-
-async def test_an_error_that_is_no_json_passes_unchanged() -> None:
-    text = json.dumps(FLAT)[:-3]
-    transport = OpenAIErrors(
-        httpx.MockTransport(lambda _: httpx.Response(502, text=text, headers={"content-type": "application/json"}))
-    )
-    async with httpx.AsyncClient(transport=transport) as client:
-        assert (await client.get("http://dynamo/v1/models")).text == text
