@@ -17,11 +17,14 @@ from nat.builder.context import Context
 
 from nat_dynamo_plugin.admission.limits import LimitWindow
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.dialects.speaker import Speaker
+from nat_dynamo_plugin.dialects.telemetry import Telemetry
 from nat_dynamo_plugin.http.transport import DynamoTransport
+from nat_dynamo_plugin.layers.workload import Workload
 from nat_dynamo_plugin.learning.learner import WorkLearner
-from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.question.hints import DynamoHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+from nat_dynamo_plugin.service import Asking, asking
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 
@@ -119,8 +122,9 @@ class _Pools(httpx.AsyncBaseTransport):
 @asynccontextmanager
 async def _client(
     arm: Arm, base_url: str, model: str, keep: list[CallRecord]
-) -> AsyncIterator[tuple[httpx.AsyncClient, Planner | None]]:
+) -> AsyncIterator[tuple[httpx.AsyncClient, Workload | None]]:
     timeout = httpx.Timeout(600.0, connect=30.0)
+    only_telemetry = Speaker([Telemetry()])
     if arm.client == "builtin":
         from nat.llm.dynamo_llm import DynamoModelConfig as BuiltinConfig
         from nat.llm.dynamo_llm import _create_httpx_client_with_dynamo_hooks
@@ -129,16 +133,15 @@ async def _client(
         async with _create_httpx_client_with_dynamo_hooks(config) as client:
             client.timeout = timeout
             # Around it only what reads the answers' telemetry, as in every arm.
-            client._transport = DynamoTransport(client._transport, None, emit_record=keep.append)
+            client._transport = DynamoTransport(client._transport, speaker=only_telemetry, emit_record=keep.append)
             yield client, None
         return
-    planner = None
+    planner, speaker, workload = Asking(None, only_telemetry, None)
     if arm.client == "ours":
-        config = DynamoModelConfig(model_name=model, base_url=base_url, **arm.fields)
-        planner = Planner.from_config(config)
-    transport = DynamoTransport(_Pools(), planner, emit_record=keep.append)
+        planner, speaker, workload = asking(DynamoModelConfig(model_name=model, base_url=base_url, **arm.fields))
+    transport = DynamoTransport(_Pools(), planner, speaker=speaker, workload=workload, emit_record=keep.append)
     async with httpx.AsyncClient(transport=transport, timeout=timeout) as client:
-        yield client, planner
+        yield client, workload
 
 
 async def replay(
@@ -167,7 +170,7 @@ async def replay(
     prompts = [shape.prompts(question, f"{label}-{number}") for number, (_, question) in enumerate(plan)]
     records: list[CallRecord] = []
     asked = [Asked(question.id, len(question.calls), at) for at, question in plan]
-    async with _client(arm, base_url, model, records) as (client, planner):
+    async with _client(arm, base_url, model, records) as (client, workload):
         if started_at is not None:
             await asyncio.sleep(max(0.0, started_at - time.time()))
         start = time.perf_counter()
@@ -198,7 +201,7 @@ async def replay(
             prompts[number] = []
 
         await asyncio.gather(*(ask(number) for number in range(len(plan))))
-    gate = None if planner is None or planner.workload is None else planner.workload.gate
+    gate = None if workload is None else workload.gate
     return Replay(
         [asdict(row) for row in asked],
         [record.to_dict() for record in records],

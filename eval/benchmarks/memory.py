@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 from overhead import HEADERS, InMemory, body, ours
 
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry import record as telemetry
 
 PREFIXES = 100_000

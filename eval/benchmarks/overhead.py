@@ -41,8 +41,8 @@ from rich.table import Table
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.http.transport import DynamoTransport
-from nat_dynamo_plugin.plan.planner import Planner
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+from nat_dynamo_plugin.service import asking
 from nat_dynamo_plugin.telemetry import record as telemetry
 
 SIZES = {"1 KB": 2**10, "32 KB": 2**15, "256 KB": 2**18, "1 MB": 2**20, "4 MB": 2**22}
@@ -155,7 +155,8 @@ class InMemory(httpx.BaseTransport, httpx.AsyncBaseTransport):
 def ours(transport: Any) -> DynamoTransport:
     """Our transport around another, as a user of the default config gets it."""
     config = DynamoModelConfig(model_name="m", base_url="http://127.0.0.1:1/v1")
-    return DynamoTransport(transport, Planner.from_config(config))
+    planner, speaker, workload = asking(config)
+    return DynamoTransport(transport, planner, speaker=speaker, workload=workload)
 
 
 def builtin(transport: Any) -> Any:
@@ -427,7 +428,7 @@ def profile_of_ours() -> str:
     out = io.StringIO()
     stats = pstats.Stats(profiler, stream=out).strip_dirs().sort_stats("cumulative")
     stats.print_stats(
-        r"(transport|planner|prefix|plan|hints|splice|answers|telemetry|prometheus|otel|nat_steps|fields)\.py"
+        r"(transport|planner|counters|serving|identity|scoped|endings|hints|speaker|said|splice|answers|record|otel)\.py"
     )
     lines = [line for line in out.getvalue().splitlines() if line.strip()]
     return "\n".join(lines[-32:])

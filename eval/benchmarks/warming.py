@@ -22,7 +22,7 @@ import httpx
 
 from nat_dynamo_plugin import CallRecord, DynamoModelConfig, DynamoPrefixContext, DynamoTransport
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
-from nat_dynamo_plugin.plan.planner import Planner
+from nat_dynamo_plugin.service import asking
 
 THINK_MS = (0, 20, 50, 100, 250, 750)
 CONVERSATIONS = 8
@@ -63,7 +63,7 @@ async def run(repetitions: int) -> None:
     config = DynamoModelConfig(model_name="m", base_url="http://127.0.0.1:1/v1")
     async with LocalDynamo(LocalDynamoConfig(workers=2, speedup=1.0)) as dynamo:
         url = f"{dynamo.base_url}/chat/completions"
-        transport = DynamoTransport(httpx.AsyncHTTPTransport(), Planner.from_config(config), emit_record=records.append)
+        transport = DynamoTransport(httpx.AsyncHTTPTransport(), asking(config).planner, emit_record=records.append)
         async with httpx.AsyncClient(transport=transport, timeout=120) as client:
             print("think ms | cached share: plain, warmed | server TTFT ms, mean: plain, warmed")
             for think_ms in THINK_MS:

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from nat_dynamo_plugin.config.model import DynamoModelConfig
     from nat_dynamo_plugin.http.transport import DynamoTransport
     from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints, PrefixLevel
-    from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+    from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
     from nat_dynamo_plugin.telemetry.record import CallRecord
 
 _HOMES = {
     "CallRecord": "telemetry.record",
     "DynamoHints": "question.hints",
     "DynamoModelConfig": "config.model",
-    "DynamoPrefixContext": "question.prefix",
+    "DynamoPrefixContext": "question.scopes",
     "DynamoTransport": "http.transport",
     "PrefixHints": "question.hints",
     "PrefixLevel": "question.hints",

@@ -126,8 +126,9 @@ async def http_clients(config: DynamoModelConfig) -> AsyncIterator[HttpClients]:
         return OpenAIErrors(
             DynamoTransport(
                 transport if policy is None else RetryTransport(transport, policy),
-                service.planner,
-                answer_key=service.answer_key,
+                service.asking.planner,
+                speaker=service.asking.speaker,
+                workload=service.asking.workload,
                 memory=service.memory,
             )
         )

@@ -16,7 +16,7 @@ from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
 from nat_dynamo_plugin.nearest import nearest_or_all
 from nat_dynamo_plugin.question.hints import PrefixHints, PrefixLevel, parse_level_or_number
-from nat_dynamo_plugin.question.prefix import check_template
+from nat_dynamo_plugin.question.ids import check_template
 
 if TYPE_CHECKING:
     from nat_dynamo_plugin.service import Service

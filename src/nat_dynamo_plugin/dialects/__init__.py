@@ -1,27 +1,28 @@
-"""Dialects: how a ServingPlan is said to a server. A dialect a file, each a pure function of the plan.
+"""Dialects: how a ServingPlan is said to a server and how its usage is read. A dialect a file.
 
-A third party adds one as an entry point in the group `nat_dynamo_plugin.dialects`, pointing at a `Dialect`.
+A third party adds one as an entry point in the group `nat_dynamo_plugin.dialects`. It may be a subclass of
+`dialects.dialect.Dialect`, an object of one, or a function from a `ServingPlan` to a `Said`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-from nat_dynamo_plugin.dialects.fields import WireFields
 from nat_dynamo_plugin.nearest import did_you_mean
-from nat_dynamo_plugin.plan.serving import ServingPlan
 
-Dialect = Callable[[ServingPlan], WireFields]
-"""A pure function from a plan to headers and body fields."""
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.dialects.dialect import Dialect
 
 ENTRY_POINT_GROUP = "nat_dynamo_plugin.dialects"
 
 BUILTIN: dict[str, str] = {
-    "dynamo": "nat_dynamo_plugin.dialects.dynamo:say",
-    "prefix_headers": "nat_dynamo_plugin.dialects.prefix_headers:say",
-    "annotations": "nat_dynamo_plugin.dialects.nvext_annotations:say",
+    "dynamo": "nat_dynamo_plugin.dialects.dynamo:Dynamo",
+    "prefix_headers": "nat_dynamo_plugin.dialects.prefix_headers:PrefixHeaders",
+    "annotations": "nat_dynamo_plugin.dialects.nvext_annotations:Annotations",
+    "telemetry": "nat_dynamo_plugin.dialects.telemetry:Telemetry",
 }
 DEFAULT_WIRE: tuple[str, ...] = ("dynamo", "prefix_headers")
 
@@ -42,26 +43,23 @@ def check_dialects(names: Sequence[str]) -> None:
 
 
 def load_dialects(names: Sequence[str]) -> tuple[Dialect, ...]:
-    """Import the dialects of these names.
+    """The dialects of these names; a name given twice counts once.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or for an installed dialect that can not be loaded.
     """
+    from nat_dynamo_plugin.dialects.speaker import as_dialect
+
     check_dialects(names)
     known = _installed()
     dialects: list[Dialect] = []
-    for name in names:
+    for name in dict.fromkeys(names):
         module, _, attribute = known[name].partition(":")
-        dialects.append(getattr(import_module(module), attribute))
+        try:
+            dialects.append(as_dialect(name, getattr(import_module(module), attribute)))
+        except Exception as error:
+            raise ValueError(f"prefix_wire={name!r}: {known[name]} can not be loaded: {error}") from error
     return tuple(dialects)
 
 
-__all__ = [
-    "BUILTIN",
-    "DEFAULT_WIRE",
-    "ENTRY_POINT_GROUP",
-    "Dialect",
-    "WireFields",
-    "check_dialects",
-    "load_dialects",
-]
+__all__ = ["BUILTIN", "DEFAULT_WIRE", "ENTRY_POINT_GROUP", "check_dialects", "load_dialects"]

@@ -1,13 +1,13 @@
 """DynamoTransport: identity and hints out, telemetry back, on every call, unary or streamed, sync or async.
 
-The body of a request is not parsed: the `nvext` object goes in right behind the opening brace. Only if the caller's
-body may already have an `nvext` is it parsed and merged, and then the caller wins.
+The body of a request is not parsed: our members go in right behind the opening brace. Only if the caller's body may
+already have one of these names is it parsed and merged, and then the caller wins.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -17,17 +17,16 @@ from typing import Any, cast
 import anyio
 import httpx
 
-from nat_dynamo_plugin.dialects.fields import WireFields
+from nat_dynamo_plugin.dialects.dynamo import PARENT, SESSION
+from nat_dynamo_plugin.dialects.said import Said
+from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.http.answers import StreamReader, UnaryReader, error_text
-from nat_dynamo_plugin.http.splice import NvextFields, spliced
-from nat_dynamo_plugin.layers.workload import FollowedCall
+from nat_dynamo_plugin.http.splice import edited, spliced
+from nat_dynamo_plugin.layers.workload import FollowedCall, Workload
 from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.telemetry.record import CallRecord, Emit, emit
 
 logger = logging.getLogger(__name__)
-
-EXTRA_FIELDS = ("worker_id", "timing")
-"""What we ask Dynamo to answer besides the completion (`nvext.extra_fields`)."""
 
 _APIS = (
     ("/chat/completions", "chat_completions"),
@@ -229,13 +228,13 @@ class _Outgoing:
     Attributes:
         request: what is sent.
         telemetry: reads the answer.
-        nvext: what we put into the body; `None` if nothing.
+        adds: whether anything of ours is in the body.
         headers: the caller's headers and ours, for sending the caller's own body after a refusal.
     """
 
     request: httpx.Request
     telemetry: _Telemetry
-    nvext: NvextFields | None = None
+    adds: bool = False
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
@@ -252,8 +251,9 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     Args:
         transport: what really sends.
-        planner: makes the plan of each call; `None` sends no identity and no hints, only asks for telemetry.
-        answer_key: names the scripted answer of a call, on an embedded Dynamo; `None` for no script.
+        planner: takes the turn of each call; `None` sends no identity and no hints.
+        speaker: says what needs no plan where there is no planner; names the planner's dialects where there is one.
+        workload: follows the planner's calls.
         memory: what is known of servers; give the same one to a client's sync and async transports.
         emit_record: where records go; the default hands them to every exporter of `telemetry`.
     """
@@ -261,16 +261,18 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def __init__(
         self,
         transport: httpx.BaseTransport | httpx.AsyncBaseTransport,
-        planner: Planner | None = None,
+        planner: Planner[Said] | None = None,
         *,
-        answer_key: Callable[[], str | None] | None = None,
+        speaker: Speaker | None = None,
+        workload: Workload | None = None,
         memory: ServerMemory | None = None,
         emit_record: Emit = emit,
     ) -> None:
         self._sync = transport if isinstance(transport, httpx.BaseTransport) else None
         self._async = transport if isinstance(transport, httpx.AsyncBaseTransport) else None
         self._planner = planner
-        self._answer_key = answer_key
+        self._speaker = speaker
+        self._workload = workload
         self._memory = memory or ServerMemory()
         self._emit = emit_record
 
@@ -285,14 +287,11 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             if out.telemetry.followed is not None:
                 out.telemetry.followed.enter()
             response = self._sync.handle_request(out.request)
-            if out.nvext is not None and response.status_code in _REFUSALS:
+            if out.adds and response.status_code in _REFUSALS:
                 body = response.content if response.is_closed else b"".join(response.iter_raw())
                 message = _refusal_text(response, body)
-                if out.nvext.is_named_in(message):
-                    response = self._sync.handle_request(self._without_nvext(request, out))
-                    self._note_refusal(_origin(request), response, message)
-                else:
-                    response = _again(response, body)
+                response = self._sync.handle_request(self._bare(request, out))
+                self._note_refusal(_origin(request), response, message)
         except BaseException as error:
             out.telemetry.failed(error)
             out.telemetry.finish()
@@ -310,14 +309,11 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             if out.telemetry.followed is not None:
                 await out.telemetry.followed.enter_async()
             response = await self._async.handle_async_request(out.request)
-            if out.nvext is not None and response.status_code in _REFUSALS:
+            if out.adds and response.status_code in _REFUSALS:
                 body = response.content if response.is_closed else b"".join([c async for c in response.aiter_raw()])
                 message = _refusal_text(response, body)
-                if out.nvext.is_named_in(message):
-                    response = await self._async.handle_async_request(self._without_nvext(request, out))
-                    self._note_refusal(_origin(request), response, message)
-                else:
-                    response = _again(response, body)
+                response = await self._async.handle_async_request(self._bare(request, out))
+                self._note_refusal(_origin(request), response, message)
         except BaseException as error:
             out.telemetry.failed(error)
             out.telemetry.finish()
@@ -342,39 +338,55 @@ class DynamoTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         telemetry = _Telemetry(record, self._emit)
         headers = request.headers.raw
         names = [name.lower() for name, _ in headers]
-        planner = self._planner
-        if planner is None:
-            _, agent_hints, annotations = WireFields()
-        else:
-            record.call_index, plan = planner.plan_call()
-            identity = plan.identity
-            record.prefix_id = identity.prefix_id
-            record.session_id = plan.session_id
-            record.parent_session_id = plan.parent_session_id
-            record.function_path = identity.function_path
-            record.wire = planner.wire_names
-            telemetry.followed = planner.follow(plan, request.url)
-            added, agent_hints, annotations = planner.say(plan)
-            headers += [header for header in added if header[0] not in names]
-        if self._answer_key is not None and (key := self._answer_key()) is not None:
-            annotations += (f"output_replay_id:{key}",)
+        said = self._say(record, telemetry, request, names, headers)
+        headers += said.headers_beside(names)
 
         refuses = bool(self._memory.refusing) and _origin(request) in self._memory.refusing
         body = None if refuses else _plain_json_body(request, headers, names)
         if telemetry.followed is not None:
             telemetry.followed.body = body
-        nvext = NvextFields(agent_hints, annotations, EXTRA_FIELDS)
-        parts = None if body is None else spliced(body, nvext)
-        if parts is None:
+        if body is not None and said.edit is not None:
+            body = edited(body, said.edit) or body
+        done = None if body is None else spliced(body, said.members, said.encoded)
+        if done is None or not said.members:
             return _Outgoing(_Sent(request, headers, request.stream), telemetry)
-        record.hints = dict(agent_hints)
+        nvext = done.sent.get("nvext")
+        hints = nvext.get("agent_hints") if isinstance(nvext, Mapping) else None
+        record.hints = dict(hints) if isinstance(hints, Mapping) else {}
+        parts = done.parts
         length = names.index(b"content-length")
         changed = headers.copy()
         changed[length] = (headers[length][0], b"%d" % sum(map(len, parts)))
-        return _Outgoing(_Sent(request, changed, _Parts(parts)), telemetry, nvext, headers)
+        return _Outgoing(_Sent(request, changed, _Parts(parts)), telemetry, done.adds, headers)
+
+    def _say(
+        self,
+        record: CallRecord,
+        telemetry: _Telemetry,
+        request: httpx.Request,
+        names: list[bytes],
+        headers: list[tuple[bytes, bytes]],
+    ) -> Said:
+        if self._planner is None:
+            return Said() if self._speaker is None else self._speaker.say()
+        turn = self._planner.next_turn()
+        plan = turn.plan
+        record.call_index = turn.index
+        record.prefix_id = turn.identity.prefix_id
+        record.session_id = plan.session_id
+        record.parent_session_id = plan.parent_session_id
+        if SESSION in names:
+            sent = dict(zip(names, (value.decode("latin-1") for _, value in headers), strict=True))
+            record.session_id, record.parent_session_id = sent[SESSION], sent.get(PARENT)
+        record.function_path = turn.identity.function_path
+        record.calls_to_come = plan.calls_to_come
+        record.wire = () if self._speaker is None else self._speaker.names
+        if self._workload is not None:
+            telemetry.followed = self._workload.follow(plan, request.url)
+        return turn.said
 
     @staticmethod
-    def _without_nvext(request: httpx.Request, out: _Outgoing) -> httpx.Request:
+    def _bare(request: httpx.Request, out: _Outgoing) -> httpx.Request:
         """The call as its caller made it, with our headers only."""
         out.telemetry.record.hints = {}
         return _Sent(request, out.headers, request.stream)

@@ -6,14 +6,11 @@ One workload serves all clients of an LLM. It exists only where a config asks fo
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
-from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
-from nat.builder.context import Context
 
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gate import Gate, Pass
@@ -21,13 +18,12 @@ from nat_dynamo_plugin.admission.limits import AdaptiveLimit
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.plan.serving import HALF_PRIORITY_TOKENS, ServingPlan
+from nat_dynamo_plugin.question.endings import on_question_end
 from nat_dynamo_plugin.question.hints import PrefixHints
-from nat_dynamo_plugin.question.prefix import CallIdentity, PrefixTemplate, on_question_end, surrounding_ids
+from nat_dynamo_plugin.question.identity import CallIdentity
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 logger = logging.getLogger(__name__)
-
-_MAX_RUNS = 16_384
 
 
 class Workload:
@@ -54,8 +50,6 @@ class Workload:
         self.learner = learner
         self.gate = gate
         self._probe = probe
-        self._runs: OrderedDict[str, None] = OrderedDict()
-        self._lock = threading.Lock()
         self._save: weakref.finalize[[WorkLearner, Path], Workload] | None = None
         if learner is not None and file is not None:
             if file.exists():
@@ -64,7 +58,6 @@ class Workload:
             self._save = weakref.finalize(self, _save, learner, file)
         on_question_end(self)
 
-    @property
     def is_crowded(self) -> bool:
         """Whether questions wait at the gate."""
         return self.gate is not None and self.gate.waiting > 0
@@ -103,29 +96,11 @@ class Workload:
             iat=max(1, round(gap)) if hints.iat is None and gap is not None else hints.iat,
         )
 
-    def follow(self, plan: ServingPlan, template: PrefixTemplate, url: httpx.URL) -> FollowedCall:
-        """Follow a call of this plan to this URL; call it in the context that the call is made in."""
+    def follow(self, plan: ServingPlan, url: httpx.URL) -> FollowedCall:
+        """Follow a call of this plan to this URL."""
         if self._probe is not None:
             self._probe.called(url)
-        if plan.identity.in_workflow:
-            self._watch_run(plan.identity.prefix_id)
-        return FollowedCall(self, plan, surrounding_ids(template) if self.gate is not None else ())
-
-    def _watch_run(self, prefix_id: str) -> None:
-        """See the end of a workflow run whose questions nobody opened a scope for."""
-        with self._lock:
-            if prefix_id in self._runs:
-                return
-            self._runs[prefix_id] = None
-            if len(self._runs) > _MAX_RUNS:
-                self._runs.popitem(last=False)
-
-        def ended() -> None:
-            with self._lock:
-                self._runs.pop(prefix_id, None)
-            self.question_ended(prefix_id)
-
-        Context.get().intermediate_step_manager.subscribe(lambda _: None, on_complete=ended)
+        return FollowedCall(self, plan, plan.identity.around)
 
 
 class FollowedCall:
@@ -173,7 +148,6 @@ class FollowedCall:
     def ended(self, record: CallRecord) -> None:
         """The call has been answered or has failed."""
         entry, self._pass = self._pass, None
-        record.calls_to_come = self._plan.hints.remaining_calls
         if entry is not None and entry.waited_ms is not None:
             record.gate_wait_ms = entry.waited_ms
         if self._workload.learner is not None and record.status == 200:

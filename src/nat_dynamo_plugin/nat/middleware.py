@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from nat.builder.builder import Builder
@@ -15,7 +15,7 @@ from nat.middleware.function_middleware import FunctionMiddleware
 from nat.middleware.middleware import CallNext, CallNextStream, FunctionMiddlewareContext
 from pydantic import BaseModel, Field
 
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
 _HASH_CHARS = 12
 _RUN_CHARS = 8
@@ -79,18 +79,21 @@ class DynamoPrefixScope(FunctionMiddleware):
     ) -> AsyncIterator[Any]:
         """Stream the function, each step of it inside the scope."""
         prefix_id = self.prefix_id(args, kwargs)
-        chunks = aiter(call_next(*args, **kwargs))
-        # The scope must not be open while the consumer runs: a generator shares its consumer's context.
-        try:
-            while True:
-                with DynamoPrefixContext.scope(prefix_id, ends=False):
-                    try:
-                        chunk = await anext(chunks)
-                    except StopAsyncIteration:
-                        return
-                yield chunk
-        finally:
-            DynamoPrefixContext.end(prefix_id)
+        # The scope must not be open while the consumer runs, for a generator shares its consumer's context.
+        with DynamoPrefixContext.held(prefix_id):
+            chunks = aiter(call_next(*args, **kwargs))
+            try:
+                while True:
+                    with DynamoPrefixContext.scope(prefix_id):
+                        try:
+                            chunk = await anext(chunks)
+                        except StopAsyncIteration:
+                            return
+                    yield chunk
+            finally:
+                if isinstance(chunks, AsyncGenerator):
+                    with DynamoPrefixContext.scope(prefix_id):
+                        await chunks.aclose()
 
 
 @register_middleware(config_type=DynamoPrefixScopeConfig)

@@ -1,4 +1,4 @@
-"""Planner: gathers who calls and what is expected, counts the calls of each chain, and makes the plan.
+"""Planner: who calls, what is expected, and which call of its chain it is, made into a plan and said.
 
 One planner serves one LLM of a config, whatever clients are made of it, so that its counters are one truth.
 """
@@ -6,221 +6,123 @@ One planner serves one LLM of a config, whatever clients are made of it, so that
 from __future__ import annotations
 
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache
-from time import monotonic
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-import httpx
-from nat.builder.context import Context
-
-from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.dialects import Dialect, WireFields, load_dialects
-from nat_dynamo_plugin.layers.workload import FollowedCall, Workload, make_workload
+from nat_dynamo_plugin.plan.counters import CallCounters
+from nat_dynamo_plugin.plan.predictions import PredictionLookup
 from nat_dynamo_plugin.plan.serving import ServingPlan, make_plan
 from nat_dynamo_plugin.question.hints import CallPrediction, DynamoHints, PrefixHints, ScopeHints, resolve_hints
-from nat_dynamo_plugin.question.prefix import CallIdentity, PrefixTemplate, current_identity
+from nat_dynamo_plugin.question.identity import CallIdentity, current_identity, manual_sensitivity
+from nat_dynamo_plugin.question.ids import PrefixTemplate
+from nat_dynamo_plugin.question.once import warn_once
 
 logger = logging.getLogger(__name__)
 
-MAX_CHAINS = 16_384
-"""Chains whose calls are counted at once; the least recently used is forgotten first."""
-MAX_SAID = 1024
-"""Plans whose headers and body fields are kept; the least recently used is forgotten first."""
-CHAIN_TTL_S = 3600.0
-"""Seconds after a chain's last call until its counter is forgotten."""
+S = TypeVar("S")
+
+Expect = Callable[[CallIdentity, str | None, PrefixHints, int], PrefixHints]
+"""Refines the hints of a call by what was learned: who calls, the question's kind, the hints, the call's index."""
 
 
-class PredictionLookup(Protocol):
-    """What we use of NAT's prediction trie: a prediction by function path and 1-based call index."""
+@dataclass(slots=True)
+class Turn(Generic[S]):
+    """One call's place in its chain, and what is asked of the server for it. Never changed.
 
-    def __call__(self, path: list[str], call_index: int) -> CallPrediction | None:
-        """The prediction for a call, if there is one."""
-
-
-class CallCounters:
-    """How many calls each chain has made: bounded in number and age, safe across threads.
-
-    On the path of every call, so it is an `OrderedDict` of its own, a sixth of the cost of a `cachetools.TTLCache`.
+    Attributes:
+        index: 0 for the chain's first call.
+        identity: whose call it is.
+        plan: what is asked of the server.
+        said: the plan in the server's words.
     """
 
-    def __init__(
-        self, max_chains: int = MAX_CHAINS, ttl_s: float = CHAIN_TTL_S, clock: Callable[[], float] = monotonic
-    ) -> None:
-        self._calls: OrderedDict[str, tuple[int, float]] = (
-            OrderedDict()
-        )  # calls made and when the last was, oldest first
-        self._max_chains = max_chains
-        self._ttl_s = ttl_s
-        self._clock = clock
-        self._lock = threading.Lock()
-
-    def next_index(self, chain: str) -> int:
-        """0 for the chain's first call, then 1, 2, ..."""
-        now = self._clock()
-        calls = self._calls
-        with self._lock:
-            index, last = calls.get(chain, (0, now))
-            if now - last > self._ttl_s:
-                index = 0
-            calls[chain] = (index + 1, now)
-            calls.move_to_end(chain)
-            oldest = next(iter(calls))
-            if len(calls) > self._max_chains or now - calls[oldest][1] > self._ttl_s:
-                del calls[oldest]  # one a call is enough, as a call adds one at most
-        return index
-
-    def __len__(self) -> int:
-        return len(self._calls)
+    index: int
+    identity: CallIdentity
+    plan: ServingPlan
+    said: S
 
 
-class Planner:
-    """Makes the plan of each call of one LLM.
+class Planner(Generic[S]):
+    """Takes the turns of the calls of one LLM.
 
     Args:
-        template: the client's `prefix_template`.
+        template: the config's `prefix_template`.
         hints: the config's hints.
-        dialects: how plans are said.
-        wire_names: the dialects' names, for telemetry.
+        say: puts a plan into the server's words; must not raise.
         predictions: what a profile predicts, if there is one.
-        max_sensitivity: largest latency sensitivity that is sent.
-        workload: what is learned of the questions and how many may be under way; `None` for neither.
+        max_sensitivity: largest latency sensitivity that is sent, whoever gave it.
+        expect: what was learned of questions like the one at hand; counts the call. `None` if nothing is learned.
+        crowded: whether questions wait for room in the KV caches.
+
+    Raises:
+        ValueError: for a template that is none.
     """
 
     def __init__(
         self,
-        template: PrefixTemplate,
+        template: str | PrefixTemplate,
         hints: PrefixHints,
         *,
-        dialects: tuple[Dialect, ...],
-        wire_names: tuple[str, ...] = (),
+        say: Callable[[ServingPlan], S],
         predictions: PredictionLookup | None = None,
         max_sensitivity: int = 1000,
-        workload: Workload | None = None,
+        expect: Expect | None = None,
+        crowded: Callable[[], bool] | None = None,
     ) -> None:
-        self._template = template
+        self._template = PrefixTemplate(template) if isinstance(template, str) else template
         self._hints = hints
-        self._dialects = dialects
-        self.wire_names = wire_names
+        self._say = say
         self._predictions = predictions
         self._max_sensitivity = max_sensitivity
-        self._counters = CallCounters()
-        self.workload = workload
-        # Most calls of a chain have the plan of the call before; dialects are pure, so what was said can be said again.
-        self.say = lru_cache(maxsize=MAX_SAID)(self._say)
+        self._expect = expect
+        self._crowded = crowded
+        self.counters = CallCounters()
 
-    @classmethod
-    def from_config(cls, config: DynamoModelConfig) -> Planner | None:
-        """The planner of a config, or `None` where prefixes and hints are turned off.
+    def next_turn(self) -> Turn[S]:
+        """The turn of a call made now, from this context; counts the call.
 
-        Raises:
-            ValueError: if the prediction trie can not be read.
+        What is learned, predicted or said by others never makes a call fail: the call goes on without it.
         """
-        if not config.hints_enabled or config.prefix_template is None:
-            return None
-        return cls(
-            PrefixTemplate(config.prefix_template),
-            config.prefix_hints,
-            dialects=load_dialects(config.prefix_wire),
-            wire_names=tuple(config.prefix_wire),
-            predictions=load_predictions(config) if config.prefix_predictions else None,
-            max_sensitivity=config.max_sensitivity,
-            workload=make_workload(config),
-        )
-
-    def plan_call(self) -> tuple[int, ServingPlan]:
-        """Index and plan of a call made now, from this context; counts the call."""
-        context = Context.get()
-        identity = current_identity(self._template, context)
-        index = self._counters.next_index(identity.session_id)
+        identity = current_identity(self._template)
+        index = self.counters.next_index(identity.session_id, identity.prefix_id)
         scope = DynamoHints.current()
-        hints = self._resolve(context, scope, identity, index)
-        if self.workload is None:
-            return index, make_plan(identity, hints, index)
-        hints = self.workload.expected(identity, None if scope is None else scope.kind, hints, index)
-        return index, make_plan(identity, hints, index, crowded=self.workload.is_crowded)
-
-    def follow(self, plan: ServingPlan, url: httpx.URL) -> FollowedCall | None:
-        """What has to be told of the call's course, if anybody wants to know; from the context of the call."""
-        return None if self.workload is None else self.workload.follow(plan, self._template, url)
-
-    def close(self) -> None:
-        """Keep what was learned."""
-        if self.workload is not None:
-            self.workload.close()
-
-    def _resolve(
-        self, context: Context, scope: ScopeHints | None, identity: CallIdentity, call_index: int
-    ) -> PrefixHints:
-        prediction = None
-        if self._predictions is not None:
-            try:
-                prediction = self._predictions(list(identity.function_path), call_index + 1)
-            except Exception:
-                # A hint must never make a call fail.
-                logger.warning("The prediction trie failed for %s", identity.function_path, exc_info=True)
-        sensitivity = (
-            max(0, min(context.latency_sensitivity, self._max_sensitivity))
-            if context.has_manual_latency_sensitivity
-            else None
-        )
-        return resolve_hints(
+        hints = resolve_hints(
             config=self._hints,
-            call_index=call_index,
+            call_index=index,
             scope=scope,
-            prediction=prediction,
-            manual_sensitivity=sensitivity,
+            prediction=None if self._predictions is None else self._predicted(self._predictions, identity, index),
+            manual_sensitivity=self._cut(manual_sensitivity()),
         )
+        crowded = False
+        if self._expect is not None:
+            hints = self._expected(self._expect, identity, scope, hints, index)
+        if self._crowded is not None:
+            crowded = self._crowded()
+        plan = make_plan(identity, hints, index, crowded=crowded)
+        return Turn(index, identity, plan, self._say(plan))
 
-    def _say(self, plan: ServingPlan) -> WireFields:
-        """The plan in all of this planner's dialects."""
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        agent_hints: tuple[tuple[str, int | float | bool], ...] = ()
-        annotations: tuple[str, ...] = ()
-        for dialect in self._dialects:
-            said = dialect(plan)
-            headers += said.headers
-            agent_hints += said.agent_hints
-            annotations += said.annotations
-        return WireFields(headers, agent_hints, annotations)
+    def _cut(self, sensitivity: int | None) -> int | None:
+        return None if sensitivity is None else max(0, min(sensitivity, self._max_sensitivity))
 
-
-def load_predictions(config: DynamoModelConfig) -> PredictionLookup:
-    """NAT's own reader of a prediction trie, as a lookup.
-
-    Raises:
-        ValueError: if the file is missing or no prediction trie.
-    """
-    from nat.profiler.prediction_trie import load_prediction_trie
-    from nat.profiler.prediction_trie.trie_lookup import PredictionTrieLookup
-
-    path = config.prefix_predictions
-    assert path is not None
-    try:
-        find = PredictionTrieLookup(load_prediction_trie(path)).find
-    except FileNotFoundError:
-        raise ValueError(f"prefix_predictions={str(path)!r}: there is no such file") from None
-    except Exception as error:
-        raise ValueError(f"prefix_predictions={str(path)!r} is no prediction trie: {error}") from error
-    return _as_lookup(find)
-
-
-def _as_lookup(find: Callable[..., object]) -> PredictionLookup:
-    from nat.profiler.prediction_trie.data_models import LLMCallPrediction
-
-    def lookup(path: list[str], call_index: int) -> CallPrediction | None:
-        found = find(path, call_index)
-        if not isinstance(found, LLMCallPrediction):
+    def _predicted(self, lookup: PredictionLookup, identity: CallIdentity, index: int) -> CallPrediction | None:
+        try:
+            found = lookup(list(identity.function_path), index + 1)
+        except Exception as error:
+            path = identity.function_path
+            warn_once(logger, ("predictions", *path), "The prediction trie failed for %s", path, error=error)
             return None
-        sensitivity = found.latency_sensitivity
-        # A metric without samples is a default of zeros, not a prediction.
-        return CallPrediction(
-            remaining_calls=found.remaining_calls.mean if found.remaining_calls.sample_count else None,
-            output_tokens=round(found.output_tokens.p90) or None,
-            interarrival_ms=round(found.interarrival_ms.mean) or None,
-            latency_sensitivity=None if sensitivity is None else float(sensitivity),
-        )
+        if found is None or found.latency_sensitivity is None:
+            return found
+        sensitivity = max(0.0, min(found.latency_sensitivity, float(self._max_sensitivity)))
+        return replace(found, latency_sensitivity=sensitivity)
 
-    return lookup
+    @staticmethod
+    def _expected(
+        expect: Expect, identity: CallIdentity, scope: ScopeHints | None, hints: PrefixHints, index: int
+    ) -> PrefixHints:
+        try:
+            return expect(identity, None if scope is None else scope.kind, hints, index)
+        except Exception as error:
+            warn_once(logger, ("expect",), "What was learned could not be used", error=error)
+            return hints

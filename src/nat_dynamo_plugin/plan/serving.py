@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nat_dynamo_plugin.question.hints import I32_MAX, I32_MIN, PrefixHints, iat_ms, osl_tokens
-from nat_dynamo_plugin.question.prefix import CallIdentity
+from nat_dynamo_plugin.question.identity import CallIdentity
 
 WARM_MIN_IAT_MS = 100
 """Shortest time between calls, in ms, for which warming the next turn is asked for; see `pays_to_warm`."""
@@ -29,8 +29,10 @@ class ServingPlan(NamedTuple):
         expected_output_tokens: output tokens expected of this call.
         speculative_prefill: whether to warm the next turn's prefix after this call.
         priority: i32, higher first, or `None` where nothing is known that differs between calls.
-        work_tokens: output tokens of the calls still to come after this one, where they are known, else `None`.
         latency_sensitivity: NAT's latency sensitivity, if a caller or a prediction gave one.
+        work_tokens: output tokens of the calls still to come after this one, where they are known, else `None`.
+        calls_to_come: calls of the chain expected after this one, 0 or more, or `None` where nothing is expected. For
+            the record: what follows of it for the server is in the fields above, so a dialect leaves it alone.
     """
 
     identity: CallIdentity
@@ -43,21 +45,33 @@ class ServingPlan(NamedTuple):
     priority: int | None
     latency_sensitivity: float | None
     work_tokens: float | None = None
+    calls_to_come: float | None = None
 
 
-def work_to_come(hints: PrefixHints, call_index: int) -> float | None:
-    """Decode cost still to come after this call: calls to come times output tokens of a call (`osl`).
+NO_PLAN = ServingPlan(
+    identity=CallIdentity("", "", None, ()),
+    hints=PrefixHints(),
+    session_id=None,
+    parent_session_id=None,
+    last_call=False,
+    expected_output_tokens=None,
+    speculative_prefill=False,
+    priority=None,
+    latency_sensitivity=None,
+)
+"""The plan of a call that nothing is known of, for dialects that need none."""
+
+
+def work_to_come(hints: PrefixHints, to_come: float | None) -> float | None:
+    """Decode cost still to come after a call: calls to come times output tokens of a call (`osl`).
 
     `None` unless the calls to come are knowledge about this chain: a scope's total, a prediction, or what was learned
     of questions like it. The same constant for every question would make of remaining work the progress made so far,
     and serving by progress makes mean latency worse.
     """
-    if not hints.total_is_known:
+    if to_come is None or not hints.total_is_known:
         return None
-    calls = calls_to_come(hints, call_index)
-    if calls is None:
-        return None
-    return calls * (HALF_PRIORITY_TOKENS if hints.osl is None else osl_tokens(hints.osl))
+    return to_come * (HALF_PRIORITY_TOKENS if hints.osl is None else osl_tokens(hints.osl))
 
 
 def work_priority(work_tokens: float) -> int:
@@ -82,7 +96,7 @@ def _sent_priority(hints: PrefixHints, work_tokens: float | None) -> int | None:
 
 
 def calls_to_come(hints: PrefixHints, call_index: int) -> float | None:
-    """Calls expected after this one, 0 or more; `None` if no total is given.
+    """Calls of the chain expected after this one, 0 or more; `None` if no total is given.
 
     A source that predicts the remaining calls is believed; otherwise it is the total less the calls made. A chain that
     has outrun its total has shown the total to be wrong, so nothing is claimed about it any more.
@@ -94,7 +108,7 @@ def calls_to_come(hints: PrefixHints, call_index: int) -> float | None:
     return float(hints.total_requests - call_index - 1)
 
 
-def pays_to_warm(hints: PrefixHints, call_index: int) -> bool:
+def pays_to_warm(hints: PrefixHints, to_come: float | None) -> bool:
     """Whether the server should prefill the next turn's prefix as soon as this answer is out.
 
     Warming needs a next call to exist, and time before it comes. Measured on an embedded Dynamo with engines at real
@@ -103,7 +117,6 @@ def pays_to_warm(hints: PrefixHints, call_index: int) -> bool:
     before the next call comes: by 0 % at 0 ms, 5 % at 20 ms, 12 % at 50 ms and 10 to 15 % at 100, 250 and 750 ms. In a
     burst both calls prefill the same tokens. The threshold is where the range of LOW (0 to 100 ms) ends.
     """
-    to_come = calls_to_come(hints, call_index)
     if to_come is None or to_come < 0.5:
         return False
     return hints.iat is not None and iat_ms(hints.iat) >= WARM_MIN_IAT_MS
@@ -112,7 +125,7 @@ def pays_to_warm(hints: PrefixHints, call_index: int) -> bool:
 def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int, *, crowded: bool = False) -> ServingPlan:
     """Decide what to ask of the server for one call.
 
-    - A prefix of one request has nothing to come back for: no session, so the router may balance freely.
+    - A chain of one request has nothing to come back for: no session, so the router may balance freely.
     - The last call is marked only where the total is knowledge about this chain, not a constant of the config.
     - A priority is sent only if a source knows one, or knows the work to come; see `work_to_come`.
     - A crowded cluster is asked for no work that nobody waits for.
@@ -124,17 +137,18 @@ def make_plan(identity: CallIdentity, hints: PrefixHints, call_index: int, *, cr
         crowded: whether questions wait for room in the KV caches.
     """
     sticky = hints.total_requests != 1
-    work = work_to_come(hints, call_index)
-    last = hints.total_is_known and calls_to_come(hints, call_index) == 0
+    to_come = calls_to_come(hints, call_index)
+    work = work_to_come(hints, to_come)
     return ServingPlan(
-        identity=identity,
-        hints=hints,
-        session_id=identity.session_id if sticky else None,
-        parent_session_id=identity.parent_session_id if sticky else None,
-        last_call=last,
-        expected_output_tokens=None if hints.osl is None else osl_tokens(hints.osl),
-        speculative_prefill=sticky and not crowded and pays_to_warm(hints, call_index),
-        priority=_sent_priority(hints, work),
-        latency_sensitivity=hints.latency_sensitivity,
-        work_tokens=work,
+        identity,
+        hints,
+        identity.session_id if sticky else None,
+        identity.parent_session_id if sticky else None,
+        hints.total_is_known and to_come == 0,
+        None if hints.osl is None else osl_tokens(hints.osl),
+        sticky and not crowded and pays_to_warm(hints, to_come),
+        _sent_priority(hints, work),
+        hints.latency_sensitivity,
+        work,
+        to_come,
     )

@@ -1,16 +1,27 @@
-"""What a user expects of a prefix: how many requests, how long the answers, how fast they follow each other.
+"""What is expected of the calls of a question: how many, how long the answers, how fast they follow each other.
 
 Hints are data. Where they come from is decided by `resolve_hints` (strongest first: an explicit `DynamoHints` scope,
-NAT's `@latency_sensitive`, a prediction, the config); what they lead to is decided in `plan`.
+NAT's `@latency_sensitive`, a prediction, the config); what they lead to is decided in `plan`. What each number counts
+is said in `TOTAL_REQUESTS`, `OSL` and `IAT`, and is the same wherever it comes from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import index as whole_number
+from typing import Any
+
+from nat_dynamo_plugin.question.scoped import Scoped
+
+TOTAL_REQUESTS = "LLM calls expected of one chain of reasoning (a session) in all"
+"""What a total number of requests is. An agent that calls another agent is one chain, and the other is another."""
+OSL = "output tokens expected of one call"
+"""What an output sequence length is."""
+IAT = "time from the end of one answer to the start of the chain's next call"
+"""What an inter-arrival time is."""
 
 
 class PrefixLevel(StrEnum):
@@ -19,6 +30,8 @@ class PrefixLevel(StrEnum):
     LOW = "LOW"
     MEDIUM = "MEDIUM"
     HIGH = "HIGH"
+
+    __hash__ = str.__hash__  # a level equals its text; Enum's own would run in Python for each call
 
 
 OSL_TOKENS: dict[PrefixLevel, int] = {PrefixLevel.LOW: 128, PrefixLevel.MEDIUM: 512, PrefixLevel.HIGH: 2048}
@@ -61,12 +74,12 @@ def iat_level(value: PrefixLevel | int) -> PrefixLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixHints:
-    """What is expected of the prefix that a call belongs to.
+    """What is expected of the chain that a call belongs to.
 
     Attributes:
-        total_requests: calls the whole chain will make, 1 or more.
-        osl: output tokens of this call, as a level or a number (1 or more).
-        iat: time until the next call, as a level or milliseconds (1 or more).
+        total_requests: LLM calls expected of the chain in all, 1 or more.
+        osl: output tokens expected of one call, as a level or a number (1 or more).
+        iat: time from the end of one answer to the start of the chain's next call, as a level or ms (1 or more).
         remaining_calls: calls still to come after this one, where a source knows it better than
             `total_requests` minus the calls made so far; 0 or more.
         total_is_known: whether `total_requests` is knowledge about this very chain (a scope, a prediction) rather
@@ -100,7 +113,11 @@ class ScopeHints:
 class CallPrediction:
     """What a profile predicts for one call, from NAT's prediction trie.
 
-    `remaining_calls` counts calls after this one, `output_tokens` is in tokens, `interarrival_ms` in milliseconds.
+    Attributes:
+        remaining_calls: calls of the chain after this one, 0 or more.
+        output_tokens: output tokens of this call.
+        interarrival_ms: from the end of its answer to the start of the chain's next call, ms.
+        latency_sensitivity: NAT's latency sensitivity, 0 or more.
     """
 
     remaining_calls: float | None = None
@@ -109,7 +126,7 @@ class CallPrediction:
     latency_sensitivity: float | None = None
 
 
-_scope: ContextVar[ScopeHints | None] = ContextVar("dynamo_hints_scope", default=None)
+_scope: Scoped[ScopeHints] = Scoped("dynamo_hints_scope")
 
 MAX_KIND_CHARS = 256
 """Longest `kind` of a question."""
@@ -118,10 +135,14 @@ I32_MIN, I32_MAX = -(2**31), 2**31 - 1
 U32_MAX = 2**32 - 1
 
 
-def _checked_level_or_number(name: str, value: PrefixLevel | str | int | None) -> PrefixLevel | int | None:
-    if value is None:
-        return None
-    return parse_level_or_number(name, value)
+def _whole(name: str, value: object, low: int, high: int, allowed: str) -> int:
+    try:
+        number = None if isinstance(value, bool) else whole_number(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not low <= number <= high:
+        raise ValueError(f"{name}={value!r} is not allowed: use a whole number {allowed}")
+    return number
 
 
 def parse_level_or_number(name: str, value: object) -> PrefixLevel | int:
@@ -159,41 +180,41 @@ class DynamoHints:
     ) -> Iterator[None]:
         """Set hints for the calls in this block; a hint left out keeps its value from the enclosing scope.
 
+        In a generator the block may be left in another task than it was entered in.
+
         Args:
-            total_requests: LLM calls this chain will make in all, 1 or more.
-            osl: output tokens of a call, a level or a number.
-            iat: time between calls, a level or milliseconds.
+            total_requests: LLM calls expected of each chain of reasoning in this block, in all; 1 or more.
+            osl: output tokens expected of one call, a level or a number.
+            iat: time from the end of one answer to the start of the chain's next call, a level or milliseconds.
             priority: i32, higher is served first by a frontend that queues (`--router-queue-threshold`).
             kind: what is known of the question before it is answered, for what is learned of its like (`auto` fields):
                 short texts joined by commas, the most telling first, e.g. `turns=3,tools=mail`. Use few different ones.
 
         Raises:
-            ValueError: for a value out of range, naming it.
+            ValueError: for a value out of range or of another type, naming it.
         """
-        if total_requests is not None and (isinstance(total_requests, bool) or total_requests < 1):
-            raise ValueError(f"total_requests={total_requests!r} is not allowed: use a whole number of 1 or more")
-        if priority is not None and not I32_MIN <= priority <= I32_MAX:
-            raise ValueError(f"priority={priority!r} is not allowed: use a whole number from {I32_MIN} to {I32_MAX}")
-        if kind is not None and (not isinstance(kind, str) or not 1 <= len(kind) <= MAX_KIND_CHARS):
-            raise ValueError(f"kind={kind!r} is not allowed: use a text of 1 to {MAX_KIND_CHARS} characters")
-        outer = _scope.get() or ScopeHints()
-        given = {
-            "total_requests": total_requests,
-            "osl": _checked_level_or_number("osl", osl),
-            "iat": _checked_level_or_number("iat", iat),
-            "priority": priority,
-            "kind": kind,
-        }
-        token = _scope.set(replace(outer, **{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
-        try:
+        given: dict[str, Any] = {}
+        if total_requests is not None:
+            given["total_requests"] = _whole("total_requests", total_requests, 1, U32_MAX, "of 1 or more")
+        if osl is not None:
+            given["osl"] = parse_level_or_number("osl", osl)
+        if iat is not None:
+            given["iat"] = parse_level_or_number("iat", iat)
+        if priority is not None:
+            given["priority"] = _whole("priority", priority, I32_MIN, I32_MAX, f"from {I32_MIN} to {I32_MAX}")
+        if kind is not None:
+            if not isinstance(kind, str) or not 1 <= len(kind) <= MAX_KIND_CHARS:
+                raise ValueError(f"kind={kind!r} is not allowed: use a text of 1 to {MAX_KIND_CHARS} characters")
+            given["kind"] = kind
+        outer = DynamoHints.current() or ScopeHints()
+        with _scope.scope(replace(outer, **given)):
             yield
-        finally:
-            _scope.reset(token)
 
     @staticmethod
     def current() -> ScopeHints | None:
         """The hints of the innermost scope, or `None` outside any."""
-        return _scope.get()
+        entry = _scope.get()
+        return None if entry is None else entry.value
 
 
 def resolve_hints(
@@ -215,29 +236,26 @@ def resolve_hints(
     """
     if scope is None and prediction is None and manual_sensitivity is None:
         return config  # the common case costs nothing
-    hints = config
+    changes: dict[str, Any] = {}
     if prediction is not None:
         remaining = prediction.remaining_calls
-        total = hints.total_requests if remaining is None else call_index + 1 + round(remaining)
-        hints = replace(
-            hints,
-            total_requests=total,
-            remaining_calls=remaining,
-            total_is_known=remaining is not None,
-            osl=prediction.output_tokens or hints.osl,
-            iat=prediction.interarrival_ms or hints.iat,
-            latency_sensitivity=prediction.latency_sensitivity,
-        )
+        if remaining is not None:
+            changes["total_requests"] = call_index + 1 + round(remaining)
+        changes |= {
+            "remaining_calls": remaining,
+            "total_is_known": remaining is not None,
+            "osl": prediction.output_tokens or config.osl,
+            "iat": prediction.interarrival_ms or config.iat,
+            "latency_sensitivity": prediction.latency_sensitivity,
+        }
     if manual_sensitivity is not None:
         # A person said so: NAT 1.9 gives such calls the same number as a priority.
-        hints = replace(hints, latency_sensitivity=float(manual_sensitivity), priority=manual_sensitivity)
+        changes |= {"latency_sensitivity": float(manual_sensitivity), "priority": manual_sensitivity}
     if scope is not None:
         if scope.total_requests is not None:
-            hints = replace(hints, total_requests=scope.total_requests, total_is_known=True, remaining_calls=None)
-        if scope.osl is not None:
-            hints = replace(hints, osl=scope.osl)
-        if scope.iat is not None:
-            hints = replace(hints, iat=scope.iat)
-        if scope.priority is not None:
-            hints = replace(hints, priority=scope.priority)
-    return hints
+            changes |= {"total_requests": scope.total_requests, "total_is_known": True, "remaining_calls": None}
+        for name in ("osl", "iat", "priority"):
+            value = getattr(scope, name)
+            if value is not None:
+                changes[name] = value
+    return replace(config, **changes)

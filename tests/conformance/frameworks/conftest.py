@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig, ScriptedAnswer, current_scripted_answer
 from nat_dynamo_plugin.service import remote_service
 from nat_dynamo_plugin.telemetry import record as telemetry
@@ -129,7 +129,7 @@ def client(dynamo: Dynamo, driver: Driver) -> Client:
     async def make(**fields: Any) -> AsyncIterator[Any]:
         fields = {"base_url": dynamo.relay.base_url, "model_name": dynamo.model_name, "max_tokens": 48, **fields}
         config = DynamoModelConfig(**fields)
-        config.running_service = replace(remote_service(config), answer_key=current_scripted_answer)
+        config.running_service = remote_service(config, Replay(current_scripted_answer))
         async with make_client(driver, config) as llm:
             yield llm
 

@@ -11,7 +11,7 @@ import pytest
 from nat.data_models.llm import APITypeEnum
 
 from nat_dynamo_plugin.local import scripted_answer, scripted_answers
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 from .conftest import AFTER_TOOL, PLAIN, Client, Dynamo, settled

@@ -13,12 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
+from nat.builder.context import ContextState
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.dialects.scripted import Replay
+from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.http.transport import DynamoTransport, ServerMemory
-from nat_dynamo_plugin.plan.planner import Planner
+from nat_dynamo_plugin.plan.counters import MAX_CHAINS
 from nat_dynamo_plugin.question.hints import DynamoHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+from nat_dynamo_plugin.service import asking
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 URL = "http://127.0.0.1:1/v1/chat/completions"
@@ -63,12 +67,17 @@ class Setup:
     def __init__(self, server: Server, **config: Any) -> None:
         self.server = server
         self.records: list[CallRecord] = []
-        planner = Planner.from_config(DynamoModelConfig(**{"model_name": "m", **config}))
+        planner, speaker, workload = asking(DynamoModelConfig(**{"model_name": "m", **config}))
         memory = ServerMemory()
 
         def wrapped(handler: Any) -> DynamoTransport:
             return DynamoTransport(
-                httpx.MockTransport(handler), planner, memory=memory, emit_record=self.records.append
+                httpx.MockTransport(handler),
+                planner,
+                speaker=speaker,
+                workload=workload,
+                memory=memory,
+                emit_record=self.records.append,
             )
 
         self.sync = httpx.Client(transport=wrapped(server))
@@ -109,17 +118,41 @@ class TestWhatIsSent:
 
     def test_the_callers_headers_and_nvext_win(self, post: Post) -> None:
         setup = Setup(Server())
-        post(
-            setup,
-            json={"nvext": {"agent_hints": {"osl": 3}, "annotations": ["k:v"]}},
-            headers={"X-Dynamo-Session-Id": "his"},
-        )
+        with DynamoPrefixContext.scope("q"):
+            post(
+                setup,
+                json={"nvext": {"agent_hints": {"osl": 3}, "annotations": ["k:v"]}},
+                headers={"X-Dynamo-Session-Id": "his"},
+            )
         assert setup.server.requests[0].headers.get_list("x-dynamo-session-id") == ["his"]
         nvext = setup.server.bodies[0]["nvext"]
         assert nvext["agent_hints"]["osl"] == 3 and nvext["annotations"] == ["k:v"]
+        assert setup.records[0].hints == nvext["agent_hints"], "the record says what was sent"
+        assert (setup.records[0].session_id, setup.records[0].prefix_id) == ("his", "q")
 
-    def test_hints_off_still_asks_for_telemetry(self, post: Post) -> None:
+    def test_a_session_of_the_callers_has_no_parent_or_end_of_ours(self, post: Post) -> None:
+        setup = Setup(Server())
+        path = ContextState.get().function_path_stack.set(["wf", "agent"])
+        try:
+            with DynamoHints.scope(total_requests=1 + 1):
+                post(setup, json={})
+                post(setup, json={}, headers={"X-Dynamo-Session-Id": "his"})
+        finally:
+            ContextState.get().function_path_stack.reset(path)
+        ours, callers = (r.headers for r in setup.server.requests)
+        assert "x-dynamo-parent-session-id" in ours
+        assert [n for n in callers if n.startswith("x-dynamo")] == ["x-dynamo-session-id"]
+        assert (setup.records[1].session_id, setup.records[1].parent_session_id) == ("his", None)
+
+    def test_hints_off_leave_the_call_as_it_is(self, post: Post) -> None:
         setup = Setup(Server(), prefix_template=None)
+        post(setup, json={"model": "m"})
+        assert setup.server.bodies == [{"model": "m"}]
+        assert not [h for h in setup.server.requests[0].headers if h.startswith(("x-dynamo", "x-prefix"))]
+        assert setup.records[0].status == 200 and setup.records[0].wire == ()
+
+    def test_hints_off_ask_for_telemetry_where_that_is_asked_for(self, post: Post) -> None:
+        setup = Setup(Server(), prefix_template=None, prefix_wire=["telemetry"])
         post(setup, json={"model": "m"})
         assert setup.server.bodies[0]["nvext"] == {"extra_fields": ["worker_id", "timing"]}
         assert not [h for h in setup.server.requests[0].headers if h.startswith(("x-dynamo", "x-prefix"))]
@@ -190,7 +223,7 @@ class TestWhatIsSent:
     def test_the_embedded_servers_script_is_named(self, post: Post) -> None:
         server = Server()
         transport = DynamoTransport(
-            httpx.MockTransport(server), None, answer_key=lambda: "task/0/1", emit_record=lambda record: None
+            httpx.MockTransport(server), speaker=Speaker([Replay(lambda: "task/0/1")]), emit_record=lambda record: None
         )
         httpx.Client(transport=transport).post(URL, json={})
         assert server.bodies[0]["nvext"]["annotations"] == ["output_replay_id:task/0/1"]
@@ -224,7 +257,7 @@ class TestRefusal:
         setup = Setup(Server(lambda r: httpx.Response(400, json={"error": {"message": "max_tokens is too large"}})))
         response = post(setup, json={})
         assert response.status_code == 400 and response.json()["error"]["message"] == "max_tokens is too large"
-        assert len(setup.server.requests) == 1
+        assert ["nvext" in body for body in setup.server.bodies] == [True, False]
         assert setup.records[0].error == "max_tokens is too large"
 
     def test_the_callers_own_mistake_does_not_turn_hints_off(self, post: Post) -> None:
@@ -417,21 +450,22 @@ class TestIsolation:
                     setup.sync.post(URL, json={})
 
         threads = [threading.Thread(target=question) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with DynamoPrefixContext.held(
+            "shared"
+        ):  # it would end with the first thread that is done before the next begins
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         assert sorted(r.call_index for r in setup.records) == list(range(160))
 
     def test_counters_are_bounded(self) -> None:
-        planner = Planner.from_config(DynamoModelConfig(model_name="m"))
+        planner = asking(DynamoModelConfig(model_name="m")).planner
         assert planner is not None
-        from nat_dynamo_plugin.plan.planner import MAX_CHAINS
-
         for i in range(MAX_CHAINS + 500):
-            with DynamoPrefixContext.scope(f"q{i}"):
-                planner.plan_call()
-        assert len(planner._counters) == MAX_CHAINS
+            with DynamoPrefixContext.scope(f"q{i}", ends=False):
+                planner.next_turn()
+        assert len(planner.counters) == MAX_CHAINS
 
     def test_an_exporter_that_fails_does_not_fail_the_call(self) -> None:
         from nat_dynamo_plugin.telemetry import record as telemetry

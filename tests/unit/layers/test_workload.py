@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.http.transport import DynamoTransport
 from nat_dynamo_plugin.nat.middleware import DynamoPrefixScope, DynamoPrefixScopeConfig
-from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.question.hints import DynamoHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+from nat_dynamo_plugin.service import asking
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 URL = "http://server/v1/chat/completions"
@@ -31,9 +31,7 @@ class Service:
 
     def __init__(self, **fields: Any) -> None:
         self.config = DynamoModelConfig(model_name="m", base_url="http://server/v1", **fields)
-        planner = Planner.from_config(self.config)
-        assert planner is not None
-        self.planner = planner
+        self.asking = asking(self.config)
         self.records: list[CallRecord] = []
         self.sent: list[dict[str, Any]] = []
         self.prefixes: list[str] = []
@@ -55,7 +53,12 @@ class Service:
         self.sync = self._client(httpx.Client, httpx.MockTransport(handle))
 
     def _client(self, make: Callable[..., Any], transport: httpx.MockTransport) -> Any:
-        return make(transport=DynamoTransport(transport, self.planner, emit_record=self.records.append))
+        planner, speaker, workload = self.asking
+        return make(
+            transport=DynamoTransport(
+                transport, planner, speaker=speaker, workload=workload, emit_record=self.records.append
+            )
+        )
 
     async def ask(self) -> None:
         await self.asynchronous.post(URL, json={"messages": []})
@@ -111,7 +114,7 @@ class TestLearning:
         for number in range(20):
             with DynamoPrefixContext.scope(f"q{number}"):
                 await service.ask()
-        assert service.planner.workload is None
+        assert service.asking.workload is None
         assert "priority" not in service.hints()
 
     async def test_kinds_lead_to_different_priorities(self) -> None:
@@ -133,7 +136,8 @@ class TestLearning:
             with DynamoPrefixContext.scope(f"q{number}"):
                 await service.ask()
                 await service.ask()
-        service.planner.close()
+        assert service.asking.workload is not None
+        service.asking.workload.close()
         again = Service(**AUTO, prefix_learned=file)
         with DynamoPrefixContext.scope("new"):
             await again.ask()
@@ -147,19 +151,19 @@ class TestLearning:
 
     async def test_the_end_of_a_workflow_run_ends_the_question(self) -> None:
         service = Service(**AUTO, max_active_prefixes=1)
-        assert service.planner.workload is not None and service.planner.workload.gate is not None
+        assert service.asking.workload is not None and service.asking.workload.gate is not None
         stream: Subject[Any] = Subject()
         tokens = [STATE.workflow_run_id.set("run-1"), STATE.event_stream.set(stream)]
         try:
             await service.ask()
             await service.ask()
-            assert service.planner.workload.gate.under_way == 1
+            assert service.asking.workload.gate.under_way == 1
             stream.on_complete()
         finally:
             STATE.workflow_run_id.reset(tokens[0])
             STATE.event_stream.reset(tokens[1])
-        assert service.planner.workload.gate.under_way == 0
-        learner = service.planner.workload.learner
+        assert service.asking.workload.gate.under_way == 0
+        learner = service.asking.workload.learner
         assert learner is not None
         assert [row["calls_mean"] for row in learner.snapshot()] == [2.0]
 
@@ -248,8 +252,8 @@ class TestGate:
 
     async def test_a_cancelled_call_leaves_the_gate(self) -> None:
         service = Service(max_active_prefixes=1)
-        assert service.planner.workload is not None and service.planner.workload.gate is not None
-        gate = service.planner.workload.gate
+        assert service.asking.workload is not None and service.asking.workload.gate is not None
+        gate = service.asking.workload.gate
         service.hold = asyncio.Event()
 
         async def ask(name: str) -> None:
@@ -285,8 +289,8 @@ class TestGate:
 
     async def test_a_streaming_middleware_ends_its_question_with_its_stream(self) -> None:
         service = Service(max_active_prefixes=1)
-        assert service.planner.workload is not None and service.planner.workload.gate is not None
-        gate = service.planner.workload.gate
+        assert service.asking.workload is not None and service.asking.workload.gate is not None
+        gate = service.asking.workload.gate
 
         async def steps(_: str) -> AsyncIterator[int]:
             for number in range(3):

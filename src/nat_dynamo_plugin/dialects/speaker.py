@@ -1,0 +1,148 @@
+"""Speaker: several dialects as one voice, which never makes a call fail."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from nat_dynamo_plugin.dialects.dialect import Dialect
+from nat_dynamo_plugin.dialects.said import Said, combined
+from nat_dynamo_plugin.dialects.usage import Usage
+from nat_dynamo_plugin.plan.serving import NO_PLAN, ServingPlan
+from nat_dynamo_plugin.question.once import warn_once
+
+logger = logging.getLogger(__name__)
+
+MAX_KEPT = 1024
+"""Plans whose words are kept; those kept first are forgotten first."""
+
+_HEADER_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
+_NOTHING = Said()
+
+
+class Speaker:
+    """Says plans in all of some dialects at once. Safe across threads.
+
+    A dialect that raises, or says what can not be sent, is left out of the call and warned about once. What was said of
+    a plan is kept, for most calls of a chain have the plan of the call before.
+
+    Args:
+        dialects: in the order in which they speak; of those of one name the first.
+    """
+
+    def __init__(self, dialects: Iterable[Dialect]) -> None:
+        by_name: dict[str, Dialect] = {}
+        for dialect in dialects:
+            by_name.setdefault(dialect.name, dialect)
+        self.dialects = tuple(by_name.values())
+        self._steady = tuple(d for d in self.dialects if d.is_steady)
+        self._varying = tuple(d for d in self.dialects if not d.is_steady)
+        self._kept: dict[tuple[Any, ...], Said] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dialects' names."""
+        return tuple(dialect.name for dialect in self.dialects)
+
+    def without_plan(self) -> Speaker | None:
+        """The voice where prefixes are turned off: the dialects that need no plan, if there are any."""
+        dialects = [dialect for dialect in self.dialects if not dialect.needs_plan]
+        return Speaker(dialects) if dialects else None
+
+    def say(self, plan: ServingPlan = NO_PLAN) -> Said:
+        """The plan in these dialects, of those that say the same thing twice the first.
+
+        Raises:
+            Exception: what a dialect raises that does not fail open.
+        """
+        key = plan[:-1]  # all but the number of calls to come, which is in no dialect and different for each call
+        said = self._kept.get(key)
+        if said is None:
+            said = self._together(self._steady, plan)
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.pop(next(iter(self._kept)), None)
+            self._kept[key] = said
+        return combined((said, self._together(self._varying, plan))) if self._varying else said
+
+    def read_usage(self, usage: Mapping[str, Any]) -> Usage | None:
+        """What an answer says was used, as the first dialect that can reads it."""
+        for dialect in self.dialects:
+            try:
+                found = dialect.read_usage(usage)
+            except Exception as error:
+                _warn(dialect, error)
+                continue
+            if found is not None:
+                return found
+        return None
+
+    @staticmethod
+    def _together(dialects: tuple[Dialect, ...], plan: ServingPlan) -> Said:
+        sayings = []
+        for dialect in dialects:
+            try:
+                sayings.append(_checked(dialect.say(plan)))
+            except Exception as error:
+                if not dialect.fails_open:
+                    raise
+                _warn(dialect, error)
+        return combined(sayings) if sayings else _NOTHING
+
+
+def _warn(dialect: Dialect, error: Exception) -> None:
+    name = dialect.name
+    warn_once(logger, ("dialect", name), "The dialect %s failed; calls go on without it", name, error=error)
+
+
+def _checked(said: Said) -> Said:
+    """The same, if it can be sent.
+
+    Raises:
+        ValueError: for a header that no HTTP client takes.
+        TypeError: for what is no `Said`, and for members that have no JSON.
+    """
+    if not isinstance(said, Said):
+        raise TypeError(f"{said!r} is no Said")
+    for name, value in said.headers:
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"{name!r}: {value!r} is no header")
+    if said.members:
+        if not all(isinstance(name, str) for name in said.members):
+            raise TypeError("the members have no names")
+        _ = said.encoded
+    return said
+
+
+class _Foreign(Dialect):
+    """A dialect of others that is no subclass of ours: something with a `say`, or a function."""
+
+    def __init__(self, name: str, thing: Any) -> None:
+        self.name = name
+        self._say: Callable[[ServingPlan], Said] = getattr(thing, "say", thing)
+        self._read_usage = getattr(thing, "read_usage", super().read_usage)
+        self.needs_plan = bool(getattr(thing, "needs_plan", True))
+        self.is_steady = bool(getattr(thing, "is_steady", True))
+
+    def say(self, plan: ServingPlan) -> Said:
+        return self._say(plan)
+
+    def read_usage(self, usage: Mapping[str, Any]) -> Usage | None:
+        found: Usage | None = self._read_usage(usage)
+        return found
+
+
+def as_dialect(name: str, thing: Any) -> Dialect:
+    """What an entry point names, as a dialect: a class, an object, or a function of the plan.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
+    made = thing() if isinstance(thing, type) else thing
+    if isinstance(made, Dialect):
+        return made
+    if not callable(getattr(made, "say", made)):
+        raise TypeError(f"{made!r} is no dialect")
+    return _Foreign(name, made)
