@@ -17,12 +17,12 @@ from nat.builder.context import Context
 
 from nat_dynamo_plugin.admission.limits import LimitWindow
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.http.transport import DynamoTransport
 from nat_dynamo_plugin.learning.learner import WorkLearner
-from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.question.hints import DynamoHints
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+from nat_dynamo_plugin.service import Service, make_service
 from nat_dynamo_plugin.telemetry.record import CallRecord
+from nat_dynamo_plugin.transport import DynamoTransport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,56 +89,36 @@ def learn(questions: Sequence[Recorded], gap_scale: float, file: Path) -> None:
     clock = 0.0
     for question in questions:
         for call in question.calls:
-            learner.begin_call(session_id=question.id, prefix_id=question.id, path=path, kind=question.kind)
-            learner.end_call(
-                session_id=question.id, output_tokens=call.output_tokens, started_at=clock, ended_at=clock + 0.1
-            )
+            chain = learner.count_call(session_id=question.id, prefix_id=question.id, path=path, kind=question.kind)
+            learner.end_call(chain, output_tokens=call.output_tokens, started_at=clock, ended_at=clock + 0.1)
             clock += 0.1 + call.gap_ms * gap_scale / 1000
         learner.end_question(question.id)
     learner.save(file)
 
 
-class _Pools(httpx.AsyncBaseTransport):
-    """Several connection pools taken in turn: httpcore looks at every connection of a pool for every request, which
-    with hundreds of them would make this client, not the cluster, what is measured."""
-
-    def __init__(self, count: int = 32) -> None:
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
-        self._pools = [httpx.AsyncHTTPTransport(limits=limits) for _ in range(count)]
-        self._turn = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self._turn = (self._turn + 1) % len(self._pools)
-        return await self._pools[self._turn].handle_async_request(request)
-
-    async def aclose(self) -> None:
-        for pool in self._pools:
-            await pool.aclose()
-
-
 @asynccontextmanager
 async def _client(
     arm: Arm, base_url: str, model: str, keep: list[CallRecord]
-) -> AsyncIterator[tuple[httpx.AsyncClient, Planner | None]]:
-    timeout = httpx.Timeout(600.0, connect=30.0)
-    if arm.client == "builtin":
+) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
+    # Around a client that is not ours only what reads the answers' telemetry, as in every arm.
+    fields = arm.fields if arm.client == "ours" else {"prefix_template": None, "prefix_wire": ["telemetry"]}
+    config = DynamoModelConfig(model_name=model, base_url=base_url, max_retries=0, connect_timeout=30.0, **fields)
+    service = make_service(config, emit_record=keep.append)
+    try:
+        if arm.client != "builtin":
+            async with service.http_clients() as http:
+                yield http.asynchronous, service
+            return
         from nat.llm.dynamo_llm import DynamoModelConfig as BuiltinConfig
         from nat.llm.dynamo_llm import _create_httpx_client_with_dynamo_hooks
 
-        config = BuiltinConfig(model_name=model, base_url=base_url, enable_nvext_hints=False)
-        async with _create_httpx_client_with_dynamo_hooks(config) as client:
-            client.timeout = timeout
-            # Around it only what reads the answers' telemetry, as in every arm.
-            client._transport = DynamoTransport(client._transport, None, emit_record=keep.append)
-            yield client, None
-        return
-    planner = None
-    if arm.client == "ours":
-        config = DynamoModelConfig(model_name=model, base_url=base_url, **arm.fields)
-        planner = Planner.from_config(config)
-    transport = DynamoTransport(_Pools(), planner, emit_record=keep.append)
-    async with httpx.AsyncClient(transport=transport, timeout=timeout) as client:
-        yield client, planner
+        builtin = BuiltinConfig(model_name=model, base_url=base_url, enable_nvext_hints=False)
+        async with _create_httpx_client_with_dynamo_hooks(builtin) as client:
+            client.timeout = httpx.Timeout(600.0, connect=30.0)
+            client._transport = DynamoTransport(client._transport, service)
+            yield client, service
+    finally:
+        service.close()
 
 
 async def replay(
@@ -167,7 +147,7 @@ async def replay(
     prompts = [shape.prompts(question, f"{label}-{number}") for number, (_, question) in enumerate(plan)]
     records: list[CallRecord] = []
     asked = [Asked(question.id, len(question.calls), at) for at, question in plan]
-    async with _client(arm, base_url, model, records) as (client, planner):
+    async with _client(arm, base_url, model, records) as (client, service):
         if started_at is not None:
             await asyncio.sleep(max(0.0, started_at - time.time()))
         start = time.perf_counter()
@@ -198,7 +178,7 @@ async def replay(
             prompts[number] = []
 
         await asyncio.gather(*(ask(number) for number in range(len(plan))))
-    gate = None if planner is None or planner.workload is None else planner.workload.gate
+    gate = None if service.admission is None else service.admission.gate
     return Replay(
         [asdict(row) for row in asked],
         [record.to_dict() for record in records],

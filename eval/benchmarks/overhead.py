@@ -426,7 +426,7 @@ def profile_of_ours() -> str:
     out = io.StringIO()
     stats = pstats.Stats(profiler, stream=out).strip_dirs().sort_stats("cumulative")
     stats.print_stats(
-        r"(transport|planner|prefix|plan|hints|splice|answers|telemetry|prometheus|otel|nat_steps|fields)\.py"
+        r"(transport|planner|counters|serving|identity|scoped|endings|hints|speaker|said|splice|answers|record|otel)\.py"
     )
     lines = [line for line in out.getvalue().splitlines() if line.strip()]
     return "\n".join(lines[-32:])

@@ -20,9 +20,8 @@ import sys
 
 import httpx
 
-from nat_dynamo_plugin import CallRecord, DynamoModelConfig, DynamoPrefixContext, DynamoTransport
+from nat_dynamo_plugin import CallRecord, DynamoModelConfig, DynamoPrefixContext, DynamoTransport, make_service
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
-from nat_dynamo_plugin.plan.planner import Planner
 
 THINK_MS = (0, 20, 50, 100, 250, 750)
 CONVERSATIONS = 8
@@ -63,7 +62,8 @@ async def run(repetitions: int) -> None:
     config = DynamoModelConfig(model_name="m", base_url="http://127.0.0.1:1/v1")
     async with LocalDynamo(LocalDynamoConfig(workers=2, speedup=1.0)) as dynamo:
         url = f"{dynamo.base_url}/chat/completions"
-        transport = DynamoTransport(httpx.AsyncHTTPTransport(), Planner.from_config(config), emit_record=records.append)
+        service = make_service(config, emit_record=records.append)
+        transport = DynamoTransport(httpx.AsyncHTTPTransport(), service)
         async with httpx.AsyncClient(transport=transport, timeout=120) as client:
             print("think ms | cached share: plain, warmed | server TTFT ms, mean: plain, warmed")
             for think_ms in THINK_MS:

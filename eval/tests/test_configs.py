@@ -47,6 +47,7 @@ def test_results_go_to_folders_of_their_own() -> None:
 def test_with_and_without_prefix_differ_in_nothing_else() -> None:
     full, without = read("eval_bfcl_full.yml"), read("eval_bfcl_no_prefix.yml")
     assert without["llms"]["dynamo"].pop("prefix_template") is None
+    assert without["llms"]["dynamo"].pop("prefix_wire") == ["telemetry"]
     for field in ("prefix_template", "prefix_total_requests", "prefix_osl", "prefix_iat"):
         del full["llms"]["dynamo"][field]
     del full["eval"]["general"]["output"]["dir"], without["eval"]["general"]["output"]["dir"]

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from nat_dynamo_plugin import dynamo_llm as api
+from nat_dynamo_plugin.question.hints import DynamoHints
 
 
 def test_every_documented_name_is_there() -> None:
@@ -43,6 +44,23 @@ async def test_the_context_overrides_the_hooks_own_id() -> None:
     with api.DynamoPrefixContext.scope("mine"):
         assert (await headers_of(hook))["x-prefix-id"] == "mine"
     assert (await headers_of(hook))["x-prefix-id"].startswith("t-")
+
+
+async def test_a_scope_of_hints_overrides_the_hooks_own() -> None:
+    hook = api._create_dynamo_request_hook("t-{uuid}", 7, "LOW", "LOW")
+    with DynamoHints.scope(total_requests=3, osl=2000):
+        with DynamoHints.scope(iat="HIGH"):
+            headers = await headers_of(hook)
+        assert (await headers_of(hook))["x-prefix-iat"] == "LOW"
+    assert headers["x-prefix-total-requests"] == "3"
+    assert (headers["x-prefix-osl"], headers["x-prefix-iat"]) == ("HIGH", "HIGH")
+    assert (await headers_of(hook))["x-prefix-total-requests"] == "7"
+
+
+async def test_an_id_of_any_text_travels() -> None:
+    hook = api._create_dynamo_request_hook("t-{uuid}", 7, "LOW", "LOW")
+    with api.DynamoPrefixContext.scope("t\u00e9\ud83d"):
+        assert (await headers_of(hook))["x-prefix-id"].isascii()
 
 
 async def test_the_client_has_that_one_hook() -> None:

@@ -24,7 +24,7 @@ async def test_clients_of_one_build_share_planner_and_memory() -> None:
     c = config()
     async with running_service(c) as service:
         assert service_of(c) is service
-        assert service.planner is not None and service.answer_key is None
+        assert service.asking.planner is not None and service.asking.workload is None
     assert c.running_service is None
 
 

@@ -112,14 +112,17 @@ class TestWhatIsSent:
 
     def test_the_callers_headers_and_nvext_win(self, post: Post) -> None:
         setup = Setup(Server())
-        post(
-            setup,
-            json={"nvext": {"agent_hints": {"osl": 3}, "annotations": ["k:v"]}},
-            headers={"X-Dynamo-Session-Id": "his"},
-        )
+        with DynamoPrefixContext.scope("q"):
+            post(
+                setup,
+                json={"nvext": {"agent_hints": {"osl": 3}, "annotations": ["k:v"]}},
+                headers={"X-Dynamo-Session-Id": "his"},
+            )
         assert setup.server.requests[0].headers.get_list("x-dynamo-session-id") == ["his"]
         nvext = setup.server.bodies[0]["nvext"]
         assert nvext["agent_hints"]["osl"] == 3 and nvext["annotations"] == ["k:v"]
+        assert setup.records[0].hints == nvext["agent_hints"], "the record says what was sent"
+        assert (setup.records[0].session_id, setup.records[0].prefix_id) == ("his", "q")
 
     def test_hints_off_leaves_a_call_as_it_is(self, post: Post) -> None:
         setup = Setup(Server(), prefix_template=None)

@@ -35,17 +35,13 @@ class Said:
         """The members as a JSON object, made once."""
         return msgspec.json.encode(self.members)
 
-    @cached_property
-    def _names(self) -> frozenset[bytes]:
-        return frozenset(name for name, _ in self.headers)
-
     def headers_beside(self, callers: Collection[bytes]) -> Headers:
         """Our headers for a request that has some already: the caller wins.
 
         Args:
             callers: names of the request's own headers, in lower case.
         """
-        if self._names.isdisjoint(callers):
+        if not any(name in callers for name, _ in self.headers):
             return self.headers
         rests_on = self.rests_on
         return tuple((n, v) for n, v in self.headers if n not in callers and rests_on.get(n) not in callers)

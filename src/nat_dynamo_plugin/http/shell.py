@@ -225,8 +225,8 @@ class AsyncIO:
 
 
 def _reply(native: Any) -> Reply:
-    # A transport that answers from memory has the body already.
-    return Reply(native.status_code, content=native.content if native.is_closed else None, native=native)
+    # A transport that answers from memory has the body already; as it came, for `content` would be decompressed.
+    return Reply(native.status_code, content=b"".join(native.stream) if native.is_closed else None, native=native)
 
 
 def _whole(reply: Reply) -> bytes:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
-from weakref import WeakSet
+from functools import partial
+from typing import Any, Protocol
 
 from nat.builder.context import ContextState
 
@@ -22,8 +23,6 @@ from nat_dynamo_plugin.question.once import warn_once
 
 logger = logging.getLogger(__name__)
 
-MAX_RUNS = 16_384
-"""Workflow runs watched at once; the oldest counts as over first. NAT does not say when a run was cancelled."""
 MAX_IDS_A_RUN = 1024
 """Questions that one run holds at once; the oldest counts as over first."""
 
@@ -40,9 +39,12 @@ class QuestionListener(Protocol):
 class _Run:
     """A workflow run under way, and the ids of the questions it holds, oldest first."""
 
-    __slots__ = ("prefix_ids",)
+    __slots__ = ("key", "prefix_ids", "stream")
 
-    def __init__(self) -> None:
+    def __init__(self, stream: Any, gone: Callable[[_Run], None]) -> None:
+        self.key = id(stream)
+        # Called by the garbage collector, perhaps while this very thread holds a lock: nothing may be done there.
+        self.stream: weakref.ref[Any] = weakref.ref(stream, lambda _: gone(self))
         self.prefix_ids: dict[str, None] = {}
 
 
@@ -65,8 +67,9 @@ class Questions:
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
-        self._runs: OrderedDict[str, _Run] = OrderedDict()
-        self._listeners: WeakSet[QuestionListener] = WeakSet()
+        self._runs: dict[int, _Run] = {}  # by the id of NAT's event stream
+        self._gone: deque[_Run] = deque()
+        self._listeners: weakref.WeakSet[QuestionListener] = weakref.WeakSet()
         self._lock = threading.Lock()
         after_fork(self, Questions.renew)
 
@@ -81,6 +84,7 @@ class Questions:
 
     def hold(self, prefix_id: str, scope: object) -> None:
         """Note that a scope of this id is open."""
+        self._see_gone()
         with self._lock:
             self._held.setdefault(prefix_id, _Held()).scopes.add(scope)
 
@@ -113,42 +117,48 @@ class Questions:
             self._held.pop(prefix_id, None)
         self._tell(prefix_id)
 
-    def watch(self, run_id: str, prefix_id: str) -> None:
+    def watch(self, prefix_id: str) -> None:
         """See the end of the workflow run under way in this context, which makes calls of a question.
 
-        NAT's event stream is subscribed to once a run, however many calls and questions the run has.
+        NAT's event stream is subscribed to once a run, however many calls and questions the run has. Of a run that was
+        cancelled NAT says nothing; it is over when its stream is gone, and that is seen with the next question.
         """
-        held, run = self._held.get(prefix_id), self._runs.get(run_id)
-        if held is not None and run in held.runs:  # on the path of every call of a workflow
-            return
-        dropped: list[tuple[_Run, str]] = []
+        stream = _STATE.event_stream.get()
+        held, run = self._held.get(prefix_id), self._runs.get(id(stream))
+        if held is None or run is None or run not in held.runs or run.stream() is not stream:
+            self._watch(stream, prefix_id)  # all others are on the path of every call of a workflow
+
+    def _watch(self, stream: Any, prefix_id: str) -> None:
+        self._see_gone()
         with self._lock:
-            run = self._runs.get(run_id)
-            is_new = run is None
-            if run is None:
-                run = self._runs[run_id] = _Run()
-                if len(self._runs) > MAX_RUNS:
-                    _, oldest = self._runs.popitem(last=False)
-                    dropped += [(oldest, name) for name in oldest.prefix_ids]
+            run = self._runs.get(id(stream))
+            is_new = run is None or run.stream() is not stream
+            if run is None or is_new:
+                run = self._runs[id(stream)] = _Run(stream, self._gone.append)
             run.prefix_ids.pop(prefix_id, None)
             run.prefix_ids[prefix_id] = None
             self._held.setdefault(prefix_id, _Held()).runs.add(run)
-            if len(run.prefix_ids) > MAX_IDS_A_RUN:
-                oldest_id = next(iter(run.prefix_ids))
-                del run.prefix_ids[oldest_id]
-                dropped.append((run, oldest_id))
-        for dropped_run, dropped_id in dropped:
-            self._let_go(dropped_run, dropped_id)
+            too_many = next(iter(run.prefix_ids)) if len(run.prefix_ids) > MAX_IDS_A_RUN else None
+            if too_many is not None:
+                del run.prefix_ids[too_many]
+        if too_many is not None:
+            self._let_go(run, too_many)
         if is_new:
-            _STATE.event_stream.get().subscribe(on_complete=lambda: self._run_ended(run_id))
+            stream.subscribe(on_complete=partial(self._run_ended, run))
 
-    def _run_ended(self, run_id: str) -> None:
+    def _see_gone(self) -> None:
+        while self._gone:
+            self._run_ended(self._gone.popleft())
+
+    def _run_ended(self, run: _Run) -> None:
         with self._lock:
-            run = self._runs.pop(run_id, None)
-        for prefix_id in () if run is None else run.prefix_ids:
+            if self._runs.get(run.key) is run:
+                del self._runs[run.key]
+            prefix_ids, run.prefix_ids = run.prefix_ids, {}
+        for prefix_id in prefix_ids:
             self._let_go(run, prefix_id)
 
-    def _let_go(self, run: _Run | None, prefix_id: str) -> None:
+    def _let_go(self, run: _Run, prefix_id: str) -> None:
         with self._lock:
             held = self._held.get(prefix_id)
             if held is None or run not in held.runs:

@@ -52,7 +52,7 @@ def current_identity(template: PrefixTemplate) -> CallIdentity:
         template, template.client_uuid, entry, run, state.conversation_id.get(), path, node.function_id, node.parent_id
     )
     if run is not None and (entry is None or not entry.is_scope):
-        questions.watch(run, identity.prefix_id)
+        questions.watch(identity.prefix_id)
     return identity
 
 

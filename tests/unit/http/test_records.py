@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from nat_dynamo_plugin.http.transport import DynamoTransport
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.service import make_service
 from nat_dynamo_plugin.telemetry.record import CallRecord
+from nat_dynamo_plugin.transport import DynamoTransport
 
 ANSWER = {"model": "m-2026", "choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 4}}
 
@@ -33,7 +35,8 @@ def record_of(answer: Any, *, url: str = "http://user:hunter2@dynamo:8000/v1/cha
         assert isinstance(answer, httpx.Response)
         return answer
 
-    transport = DynamoTransport(httpx.MockTransport(handle), None, model="m", emit_record=records.append)
+    config = DynamoModelConfig(model_name="m", prefix_template=None, max_retries=0)
+    transport = DynamoTransport(httpx.MockTransport(handle), make_service(config, emit_record=records.append))
     with httpx.Client(transport=transport) as client:
         try:
             client.post(url, json={"model": "m"})

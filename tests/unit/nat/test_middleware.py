@@ -10,6 +10,7 @@ from nat.builder.context import ContextState
 from pydantic import BaseModel
 
 from nat_dynamo_plugin.nat.middleware import DynamoPrefixScope, DynamoPrefixScopeConfig, question_id
+from nat_dynamo_plugin.question.endings import on_question_end
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
 FIELDS = ["id", "question_id"]
@@ -74,3 +75,43 @@ async def test_a_stream_is_inside_the_scope_and_its_consumer_is_not() -> None:
 
     stream = scope().function_middleware_stream({"id": "q"}, call_next=workflow, context=None)  # type: ignore[arg-type]
     assert [(inside, DynamoPrefixContext.get()) async for inside in stream] == [("eval-q", None)] * 3
+
+
+class Ended(list[str]):
+    """The ids of the questions that ended since it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        on_question_end(self)
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def question_ended(self, prefix_id: str) -> None:
+        self.append(prefix_id)
+
+
+async def test_a_stream_ends_its_question_once_whoever_closes_it() -> None:
+    seen: list[str | None] = []
+
+    async def workflow(question: Any) -> AsyncIterator[int]:
+        try:
+            for step in range(3):
+                yield step
+        finally:
+            seen.append(DynamoPrefixContext.get())
+
+    for closer in ("itself", "its consumer", "another task"):
+        ended = Ended()
+        stream = scope().function_middleware_stream({"id": "q"}, call_next=workflow, context=None)  # type: ignore[arg-type]
+        if closer == "itself":
+            assert [step async for step in stream] == [0, 1, 2]
+        elif closer == "its consumer":
+            assert await anext(stream) == 0
+            await stream.aclose()  # type: ignore[attr-defined]
+        else:
+            assert await asyncio.create_task(anext(stream)) == 0  # type: ignore[arg-type]
+            assert ended == []
+            await asyncio.create_task(stream.aclose())  # type: ignore[attr-defined]
+        assert ended == ["eval-q"], closer
+        assert DynamoPrefixContext.get() is None
+    assert seen == ["eval-q"] * 3, "what the workflow does in the end is part of its question"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,20 @@ from nat.builder.context import Context, ContextState
 from nat.profiler.prediction_trie import save_prediction_trie
 from nat.profiler.prediction_trie.data_models import LLMCallPrediction, PredictionMetrics, PredictionTrieNode
 
-from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.plan.planner import CallCounters, Planner
-from nat_dynamo_plugin.question.hints import DynamoHints
+from nat_dynamo_plugin.plan.planner import Planner
+from nat_dynamo_plugin.plan.predictions import load_predictions
+from nat_dynamo_plugin.plan.serving import ServingPlan
+from nat_dynamo_plugin.question import once
+from nat_dynamo_plugin.question.hints import CallPrediction, DynamoHints, PrefixHints, PrefixLevel
+from nat_dynamo_plugin.question.identity import CallIdentity
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
+CONFIG = PrefixHints(total_requests=10, osl=PrefixLevel.MEDIUM, iat=PrefixLevel.MEDIUM)
 
-def planner(**config: Any) -> Planner:
-    made = Planner.from_config(DynamoModelConfig(**{"model_name": "m", **config}))
-    assert made is not None
-    return made
+
+def planner(hints: PrefixHints = CONFIG, **more: Any) -> Planner[ServingPlan]:
+    """A planner that says its plans as they are."""
+    return Planner("nat-dynamo-{uuid}", hints, say=lambda plan: plan, **more)
 
 
 def metrics(value: float) -> PredictionMetrics:
@@ -44,87 +49,108 @@ def trie(tmp_path: Path) -> Path:
 
 
 class TestPredictions:
-    @pytest.mark.parametrize("name", ["prefix_predictions", "nvext_prediction_trie_path"])
-    def test_nats_own_trie_refines_each_call(self, trie: Path, name: str) -> None:
-        made = planner(**{name: trie})
+    def test_nats_own_trie_refines_each_call(self, trie: Path) -> None:
+        made = planner(predictions=load_predictions(trie))
         path = ContextState.get().function_path_stack.set(["agent"])
         try:
             with DynamoPrefixContext.scope("q"):
-                plans = [made.plan_call()[1] for _ in range(3)]
+                plans = [made.next_turn().plan for _ in range(3)]
         finally:
             ContextState.get().function_path_stack.reset(path)
         assert [p.hints.total_requests for p in plans] == [3, 3, 3]
         assert [p.expected_output_tokens for p in plans] == [40] * 3
         assert [p.last_call for p in plans] == [False, False, True]
         assert [p.latency_sensitivity for p in plans] == [3.0] * 3
+        assert [p.calls_to_come for p in plans] == [2.0, 1.0, 0.0]
         priorities = [p.priority for p in plans]
         assert None not in priorities and priorities == sorted(priorities, key=lambda p: p or 0)
 
     def test_a_path_it_does_not_know_leaves_the_config(self, trie: Path) -> None:
-        plan = planner(prefix_predictions=trie, prefix_osl=99).plan_call()[1]
+        plan = planner(PrefixHints(osl=99), predictions=load_predictions(trie)).next_turn().plan
         assert plan.expected_output_tokens == 99 and plan.priority is None
 
-    def test_a_lookup_that_fails_does_not_fail_the_call(self, trie: Path) -> None:
-        made = planner(prefix_predictions=trie)
-
+    def test_a_lookup_that_fails_does_not_fail_the_call(self, caplog: pytest.LogCaptureFixture) -> None:
         def broken(path: list[str], call_index: int) -> None:
             raise KeyError("broken")
 
-        made._predictions = broken
-        assert made.plan_call()[1].expected_output_tokens == 512
+        once._said.clear()
+        made = planner(predictions=broken)
+        with caplog.at_level(logging.WARNING, "nat_dynamo_plugin"):
+            assert [made.next_turn().plan.expected_output_tokens for _ in range(3)] == [512] * 3
+        assert len(caplog.records) == 1 and "prediction trie failed" in caplog.text
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"prefix_predictions='.*nowhere.json': there is no such file"):
-            planner(prefix_predictions=tmp_path / "nowhere.json")
+            load_predictions(tmp_path / "nowhere.json")
 
     def test_a_file_that_is_no_trie_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text('{"a": 1}')
         with pytest.raises(ValueError, match="is no prediction trie"):
-            planner(prefix_predictions=tmp_path / "x.json")
+            load_predictions(tmp_path / "x.json")
 
 
 class TestSensitivity:
     def test_the_decorator_gives_priority_cut_to_the_limit(self) -> None:
         with Context.get().push_latency_sensitivity(50):
-            plan = planner(max_sensitivity=9).plan_call()[1]
+            plan = planner(max_sensitivity=9).next_turn().plan
         assert plan.priority == 9 and plan.latency_sensitivity == 9.0
 
+    def test_a_prediction_is_cut_to_the_limit_too(self) -> None:
+        def predicts(path: list[str], call_index: int) -> CallPrediction:
+            return CallPrediction(latency_sensitivity=5000.0 if call_index == 1 else 4.5)
+
+        made = planner(max_sensitivity=10, predictions=predicts)
+        assert [made.next_turn().plan.latency_sensitivity for _ in range(2)] == [10.0, 4.5]
+
     def test_nats_default_level_is_nobodys_word(self) -> None:
-        plan = planner().plan_call()[1]
+        plan = planner().next_turn().plan
         assert plan.priority is None and plan.latency_sensitivity is None
 
 
-def test_hints_off_make_no_planner() -> None:
-    assert Planner.from_config(DynamoModelConfig(model_name="m", prefix_template=None)) is None
-    assert Planner.from_config(DynamoModelConfig(model_name="m", enable_nvext_hints=False)) is None
+class TestTurns:
+    def test_who_which_call_and_what_is_said(self) -> None:
+        made = planner()
+        with DynamoPrefixContext.scope("q"):
+            turns = [made.next_turn() for _ in range(3)]
+        assert [turn.index for turn in turns] == [0, 1, 2]
+        assert all(turn.identity.prefix_id == "q" == turn.plan.session_id for turn in turns)
+        assert all(turn.said is turn.plan for turn in turns)
 
+    def test_a_question_that_is_asked_again_begins_anew(self) -> None:
+        made = planner()
+        for _ in range(2):
+            with DynamoPrefixContext.scope("ticket-1"), DynamoHints.scope(total_requests=3):
+                turns = [made.next_turn() for _ in range(3)]
+            assert [turn.index for turn in turns] == [0, 1, 2]
+            assert [turn.plan.calls_to_come for turn in turns] == [2.0, 1.0, 0.0]
+            assert [turn.plan.last_call for turn in turns] == [False, False, True]
 
-def test_dialects_are_said_in_order() -> None:
-    made = planner(prefix_wire=["annotations", "dynamo", "prefix_headers"])
-    with DynamoPrefixContext.scope("q"), DynamoHints.scope(osl=3):
-        said = made.say(made.plan_call()[1])
-    assert [name for name, _ in said.headers][:2] == [b"x-dynamo-session-id", b"x-prefix-id"]
-    assert said.annotations[0] == "prefix_id:q" and dict(said.agent_hints)["osl"] == 3
+    def test_parallel_runs_of_an_agent_are_counted_apart(self) -> None:
+        made = planner()
+        context = Context.get()
+        with DynamoPrefixContext.scope("q"), context.push_active_function("<workflow>", input_data=None):
+            for _ in range(2):
+                with context.push_active_function("agent", input_data=None):
+                    assert [made.next_turn().index for _ in range(2)] == [0, 1]
 
+    def test_what_was_learned_refines_the_hints(self) -> None:
+        asked: list[tuple[Any, ...]] = []
 
-def test_no_dialect_says_nothing() -> None:
-    made = planner(prefix_wire=[])
-    assert made.say(made.plan_call()[1]) == ((), (), ())
+        def expect(identity: CallIdentity, kind: str | None, hints: PrefixHints, index: int) -> PrefixHints:
+            asked.append((identity.prefix_id, kind, hints, index))
+            return PrefixHints(osl=7)
 
+        made = planner(expect=expect)
+        with DynamoPrefixContext.scope("q"), DynamoHints.scope(kind="mail"):
+            assert made.next_turn().plan.expected_output_tokens == 7
+        assert asked == [("q", "mail", CONFIG, 0)]
 
-def test_counters_are_bounded_in_number() -> None:
-    counters = CallCounters(max_chains=3)
-    for chain in "abcd":
-        assert counters.next_index(chain) == 0
-    assert counters.next_index("d") == 1 and len(counters) == 3
+    def test_learning_that_fails_leaves_the_hints(self) -> None:
+        def broken(*_: object) -> PrefixHints:
+            raise RuntimeError("broken")
 
+        assert planner(expect=broken).next_turn().plan.expected_output_tokens == 512
 
-def test_counters_forget_what_is_old() -> None:
-    now = 0.0
-    counters = CallCounters(ttl_s=10, clock=lambda: now)
-    assert [counters.next_index("a"), counters.next_index("a"), counters.next_index("b")] == [0, 1, 0]
-    now = 10.0
-    assert counters.next_index("a") == 2
-    now = 20.5
-    assert counters.next_index("b") == 0, "b was not called for more than 10 s"
-    assert counters.next_index("c") == 0 and len(counters) == 2, "a is gone, too"
+    @pytest.mark.parametrize("crowded", [True, False])
+    def test_a_crowded_cluster_is_not_asked_to_warm(self, crowded: bool) -> None:
+        assert planner(crowded=lambda: crowded).next_turn().plan.speculative_prefill is not crowded

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dynamo_plugin.dialects.dynamo import say
+from nat_dynamo_plugin.dialects.dynamo import Dynamo
 from nat_dynamo_plugin.plan.serving import (
     HALF_PRIORITY_TOKENS,
     MAX_OVERTAKING_S,
@@ -15,9 +15,9 @@ from nat_dynamo_plugin.plan.serving import (
     work_to_come,
 )
 from nat_dynamo_plugin.question.hints import I32_MAX, I32_MIN, PrefixHints, PrefixLevel
-from nat_dynamo_plugin.question.prefix import CallIdentity
+from nat_dynamo_plugin.question.identity import CallIdentity
 
-IDENTITY = CallIdentity("q", "q/a", "q", ("<workflow>", "a"), True)
+IDENTITY = CallIdentity("q", "q/a", "q", ("<workflow>", "a"))
 
 
 def plan(index: int = 0, **hints: object) -> ServingPlan:
@@ -66,7 +66,8 @@ class TestPriority:
         assert I32_MIN <= sent <= I32_MAX
 
     def test_it_travels_as_the_priority_that_ages(self) -> None:
-        said = dict(say(plan(0, total_requests=1000, remaining_calls=2.5, total_is_known=True, osl=40)).agent_hints)
+        made = plan(0, total_requests=1000, remaining_calls=2.5, total_is_known=True, osl=40)
+        said = Dynamo().say(made).members["nvext"]["agent_hints"]
         assert said["priority"] == work_priority(100)
         assert "strict_priority" not in said
 
@@ -74,17 +75,22 @@ class TestPriority:
 class TestWork:
     def test_calls_to_come_times_tokens(self) -> None:
         hints = PrefixHints(total_requests=5, total_is_known=True, osl=40)
-        assert work_to_come(hints, 0) == 160
-        assert work_to_come(hints, 4) == 0
+        assert work_to_come(hints, calls_to_come(hints, 0)) == 160
+        assert work_to_come(hints, calls_to_come(hints, 4)) == 0
 
     def test_a_prediction_is_believed(self) -> None:
         hints = PrefixHints(total_requests=5, remaining_calls=1.5, total_is_known=True, osl=PrefixLevel.LOW)
         assert calls_to_come(hints, 0) == 1.5
-        assert work_to_come(hints, 0) == pytest.approx(192)
+        assert work_to_come(hints, 1.5) == pytest.approx(192)
 
     def test_unknown(self) -> None:
-        assert work_to_come(PrefixHints(osl=40), 0) is None
-        assert work_to_come(PrefixHints(total_requests=9, osl=40), 0) is None
+        assert work_to_come(PrefixHints(osl=40), None) is None
+        assert work_to_come(PrefixHints(total_requests=9, osl=40), 8.0) is None
+
+    def test_the_plan_says_how_many_calls_are_to_come(self) -> None:
+        assert [plan(index, total_requests=3).calls_to_come for index in range(4)] == [2.0, 1.0, 0.0, None]
+        assert plan(0, total_requests=3, remaining_calls=0.5, total_is_known=True).calls_to_come == 0.5
+        assert plan(0).calls_to_come is None
 
 
 class TestSessions:

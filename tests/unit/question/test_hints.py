@@ -59,11 +59,36 @@ class TestScope:
         assert DynamoHints.current() is None
 
     @pytest.mark.parametrize(
-        "bad", [{"total_requests": 0}, {"osl": "big"}, {"iat": -1}, {"priority": 2**31}, {"total_requests": True}]
+        "bad",
+        [
+            {"total_requests": 0},
+            {"total_requests": True},
+            {"total_requests": 2.5},
+            {"total_requests": 2.0},
+            {"total_requests": "3"},
+            {"osl": "big"},
+            {"osl": True},
+            {"iat": -1},
+            {"priority": 2**31},
+            {"priority": -(2**31) - 1},
+            {"priority": 1.5},
+            {"priority": True},
+            {"priority": "1"},
+            {"kind": ""},
+            {"kind": 7},
+        ],
     )
-    def test_out_of_range_is_refused(self, bad: dict[str, object]) -> None:
+    def test_what_is_no_such_number_is_refused(self, bad: dict[str, object]) -> None:
         with pytest.raises(ValueError, match=f"{next(iter(bad))}="), DynamoHints.scope(**bad):  # type: ignore[arg-type]
             pass
+
+    def test_any_whole_number_is_taken(self) -> None:
+        class Whole:
+            def __index__(self) -> int:
+                return 3
+
+        with DynamoHints.scope(total_requests=Whole(), priority=Whole()):  # type: ignore[arg-type]
+            assert DynamoHints.current() == ScopeHints(total_requests=3, priority=3)
 
     async def test_concurrent_questions_keep_their_own(self) -> None:
         async def question(total: int) -> int | None:
