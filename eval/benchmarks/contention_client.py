@@ -89,10 +89,8 @@ def learn(questions: Sequence[Recorded], gap_scale: float, file: Path) -> None:
     clock = 0.0
     for question in questions:
         for call in question.calls:
-            learner.begin_call(session_id=question.id, prefix_id=question.id, path=path, kind=question.kind)
-            learner.end_call(
-                session_id=question.id, output_tokens=call.output_tokens, started_at=clock, ended_at=clock + 0.1
-            )
+            chain = learner.count_call(session_id=question.id, prefix_id=question.id, path=path, kind=question.kind)
+            learner.end_call(chain, output_tokens=call.output_tokens, started_at=clock, ended_at=clock + 0.1)
             clock += 0.1 + call.gap_ms * gap_scale / 1000
         learner.end_question(question.id)
     learner.save(file)
