@@ -96,14 +96,16 @@ class CapacityProbe:
 
     def _ask(self, url: str) -> None:
         try:
-            self._ask_once(*_frontend(url))
+            self._ask_once(url)
         finally:
             # 2 ** 16 s is beyond the longest pause, and a float does not hold every power of two.
             self._next = monotonic() + min(EVERY_S * 2.0 ** min(self._misses, 16), LONGEST_PAUSE_S)
             self._asking = False
 
-    def _ask_once(self, root: str, auth: tuple[str, str] | None) -> None:
+    def _ask_once(self, url: str) -> None:
+        root = "The server"
         try:
+            root, auth = _frontend(url)
             tokens = self._tokens(root, auth)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             logger.debug("The KV capacity of %s could not be read: %s", root, error)
@@ -139,7 +141,11 @@ class CapacityProbe:
 
 
 def _frontend(url: str) -> tuple[str, tuple[str, str] | None]:
-    """The frontend that serves a call's URL, and the user that the URL names and that no log is to name."""
+    """The frontend that serves a call's URL, and apart from it the user and password that the URL names.
+
+    Raises:
+        ValueError: it is no URL.
+    """
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")

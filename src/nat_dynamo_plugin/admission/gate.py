@@ -201,6 +201,7 @@ class Gate:
             if place.wake in question.wake:
                 question.wake.remove(place.wake)
             queue.leave(question, now)
+            place.wake()  # whoever waits for it need not any more
             return
         if record is not None:
             queue.answered(question, record)

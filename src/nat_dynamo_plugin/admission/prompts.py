@@ -22,7 +22,7 @@ _MEDIA = re.compile(
     # Bare base64 of a sound, a file, or an image that was made.
     rb'|"(?:data|file_data|result|b64_json)"\s*:\s*"[^"\s\\]{1024,}"'
     # A data URL anywhere else; as a whole value only, for within a text it is one.
-    rb'|"data:[^"\s,]{1,200};base64,[^"]*"'
+    rb'|(?<!\\)"data:[^"\s,]{1,200};base64,[^"]*"'
 )
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECTS_OR_TEXTS = (b"{", b'"', b"[")

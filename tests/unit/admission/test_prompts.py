@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dynamo_plugin.admission.prompts import CHUNK_BYTES, Prompt, read_prompt
+from nat_dynamo_plugin.admission.prompts import CHUNK_BYTES, MEDIA_BYTES, Prompt, read_prompt
 
 SYSTEM = {"role": "system", "content": "You are a travel agent. " * 200}
 TOOLS = [{"type": "function", "function": {"name": f"tool_{n}", "parameters": {"x": "y" * 500}}} for n in range(5)]
@@ -59,6 +59,57 @@ def test_responses() -> None:
     one = read_prompt(body(instructions="Be short. " * 300, input="What is this?"))
     two = read_prompt(body(instructions="Be short. " * 300, input=[{"role": "user", "content": "And that?"}]))
     assert common(one, two) == pytest.approx(3000, abs=10)
+
+
+BASE64 = "QUJDRA==" * 5000
+DATA_URL = f"data:image/png;base64,{BASE64}"
+PARTS = {
+    "chat, image": {"type": "image_url", "image_url": {"url": DATA_URL}},
+    "chat, image, detail first": {"type": "image_url", "image_url": {"detail": "low", "url": DATA_URL}},
+    "chat, image elsewhere": {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
+    "chat, audio": {"type": "input_audio", "input_audio": {"data": BASE64, "format": "wav"}},
+    "chat, file": {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{BASE64}"}},
+    "chat, video": {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + BASE64}},
+    "responses, image": {"type": "input_image", "image_url": DATA_URL, "detail": "auto"},
+    "responses, file": {"type": "input_file", "filename": "a.pdf", "file_data": BASE64},
+    "responses, screenshot": {"type": "computer_call_output", "output": {"type": "screenshot", "image_url": DATA_URL}},
+    "responses, made image": {"type": "image_generation_call", "id": "i", "result": BASE64},
+    "other": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": BASE64}},
+}
+
+
+def with_part(part: dict[str, Any], text: str = "What is this?") -> Prompt:
+    return read_prompt(
+        body(messages=[SYSTEM, {"role": "user", "content": [part, {"type": "text", "text": text}]}], tools=TOOLS)
+    )
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+class TestMedia:
+    def test_take_what_they_take_and_not_their_base64(self, part: dict[str, Any]) -> None:
+        alone = with_part({"type": "text", "text": ""})
+        assert with_part(part).size - alone.size == pytest.approx(MEDIA_BYTES, abs=150)
+
+    def test_of_equal_prompts_are_shared(self, part: dict[str, Any]) -> None:
+        one, two = with_part(part, "one"), with_part(part, "two")
+        assert one.size - common(one, two) < 100
+
+    def test_are_not_taken_for_others(self, part: dict[str, Any]) -> None:
+        other = json.loads(
+            json.dumps(part).replace("QUJDRA==" * 5000, "QUJDRA==" * 4999 + "WFhYWA==").replace("cat", "dog")
+        )
+        assert with_part(part).size - common(with_part(part), with_part(other)) > MEDIA_BYTES
+
+
+def test_text_that_speaks_of_images_is_text() -> None:
+    text = f'an image is {{"image_url": {{"url": "{DATA_URL}"}}}} and "data:image/png;base64,abc"'
+    tool = {"role": "tool", "content": json.dumps({"data": BASE64})}
+    prompt = read_prompt(body(messages=[{"role": "user", "content": text}, tool]))
+    assert prompt.size > 2 * len(BASE64)
+
+
+def test_a_body_nested_too_deep_is_no_error() -> None:
+    assert read_prompt(b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}") == Prompt()
 
 
 @pytest.mark.parametrize(

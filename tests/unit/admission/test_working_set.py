@@ -34,15 +34,17 @@ def test_is_the_size_of_the_tree_whatever_comes_and_goes(all_paths: list[list[in
         assert held.tokens == pytest.approx(sum(rest.values()) * FIRST_TOKENS_A_BYTE)
 
 
-def test_a_family_is_what_was_seen_before() -> None:
+def test_an_emptied_set_has_learned_as_much() -> None:
     held = WorkingSet()
-    first, second, third, other = (prompt(path) for path in ([1, 1, 1], [1, 1, 2], [1, 2, 1], [2]))
-    assert held.family(first) is None
-    assert held.family(second) == first.pieces[1][0]
-    assert held.family(third) == first.pieces[0][0]
-    assert held.family(other) is None
-    assert held.family(other) == other.pieces[0][0]
-    assert held.family(Prompt()) is None
+    one = Prompt(((1, 3000),))
+    held.add(one)
+    for _ in range(100):
+        held.learn(one, 1000, 1400)
+    assert held.emptied().tokens == 0
+    assert held.emptied().cost(one) == held.emptied().cost(one) > 1000
+    held.remove(one)
+    assert held.emptied().cost(one) == held.cost(one)
+    assert held.emptied().cost(Prompt()) == held.cost(Prompt()) > 0
 
 
 def test_learns_tokens_of_a_byte_and_growth() -> None:

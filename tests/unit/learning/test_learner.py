@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dynamo_plugin.learning.learner import MAX_CALLS, MIN_QUESTIONS, WorkLearner
+from nat_dynamo_plugin.learning.learner import MIN_QUESTIONS, WorkLearner
+from nat_dynamo_plugin.learning.means import MAX_CALLS
 
 PATH = ("<workflow>",)
 
 
 def answer(learner: WorkLearner, name: str, calls: int, kind: str | None = None, path: tuple[str, ...] = PATH) -> None:
     for _ in range(calls):
-        learner.begin_call(session_id=name, prefix_id=name, path=path, kind=kind)
+        learner.count_call(session_id=name, prefix_id=name, path=path, kind=kind)
     learner.end_question(name)
 
 
@@ -98,12 +99,40 @@ class TestKinds:
 
 
 class TestCallsOfAChain:
-    def test_begin_call_counts(self) -> None:
-        learner = taught([5] * 100)
-        seen = [learner.begin_call(session_id="s", prefix_id="s", path=PATH) for _ in range(5)]
-        remaining = [each.remaining_calls for each in seen if each is not None]
-        assert len(remaining) == 5
-        assert remaining == sorted(remaining, reverse=True)
+    def test_calls_are_counted_where_it_says_so_and_only_there(self) -> None:
+        learner = WorkLearner()
+        for made in range(3):
+            learner.expect(PATH, None, 7)
+            assert learner.count_call(session_id="s", prefix_id="s", path=PATH).calls == made + 1
+        learner.end_question("s")
+        assert learner.snapshot()[0]["calls_mean"] == 3
+
+    def test_a_question_that_is_opened_again_begins_anew(self) -> None:
+        learner = WorkLearner()
+        answer(learner, "ticket-1", 3)
+        assert learner.count_call(session_id="ticket-1", prefix_id="ticket-1", path=PATH).calls == 1
+        learner.end_question("ticket-1")
+        assert learner.snapshot()[0]["calls"].keys() == {"1", "3"}
+
+    def test_a_call_that_ends_after_its_question_is_none_of_the_next_of_that_name(self) -> None:
+        learner = taught([2] * 20)
+        before = learner.count_call(session_id="t", prefix_id="t", path=PATH)
+        learner.end_question("t")
+        again = learner.count_call(session_id="t", prefix_id="t", path=PATH)
+        learner.end_call(before, output_tokens=40, started_at=0.0, ended_at=1.0)
+        learner.end_call(again, output_tokens=50, started_at=9.0, ended_at=10.0)
+        row = learner.snapshot()[0]
+        assert row["interarrival_ms_mean"] is None
+        assert row["output_tokens_mean"] == pytest.approx(45, abs=0.1)
+
+    def test_a_destructor_may_end_a_call_in_the_middle_of_something(self) -> None:
+        learner = WorkLearner()
+        chain = learner.count_call(session_id="s", prefix_id="s", path=PATH)
+        with learner._lock:
+            learner.end_call(chain, output_tokens=40, started_at=0.0, ended_at=1.0)
+            learner.end_question("s")
+        row = learner.snapshot()[0]
+        assert (row["calls_mean"], row["output_tokens_mean"]) == (1, 40)
 
     def test_all_chains_of_a_question_end_with_it(self) -> None:
         learner = WorkLearner()
@@ -111,7 +140,7 @@ class TestCallsOfAChain:
             for session in ("main", "child"):
                 path = PATH if session == "main" else (*PATH, "child")
                 for _ in range(2 if session == "main" else 3):
-                    learner.begin_call(session_id=f"{number}/{session}", prefix_id=str(number), path=path)
+                    learner.count_call(session_id=f"{number}/{session}", prefix_id=str(number), path=path)
             learner.end_question(str(number))
         rows = {row["path"]: row for row in learner.snapshot()}
         assert rows["<workflow>"]["calls_mean"] == pytest.approx(2)
@@ -127,8 +156,8 @@ class TestCallsOfAChain:
         learner = taught([2] * 20)
         for number in range(20):
             for start, end in ((0.0, 0.5), (0.6, 1.0)):
-                learner.begin_call(session_id=f"t{number}", prefix_id=f"t{number}", path=PATH)
-                learner.end_call(session_id=f"t{number}", output_tokens=40, started_at=start, ended_at=end)
+                chain = learner.count_call(session_id=f"t{number}", prefix_id=f"t{number}", path=PATH)
+                learner.end_call(chain, output_tokens=40, started_at=start, ended_at=end)
             learner.end_question(f"t{number}")
         expected = learner.expect(PATH)
         assert expected is not None
@@ -138,12 +167,9 @@ class TestCallsOfAChain:
     def test_calls_side_by_side_have_no_gap(self) -> None:
         learner = taught([2] * 20)
         for start, end in ((0.0, 2.0), (0.1, 2.1)):
-            learner.begin_call(session_id="p", prefix_id="p", path=PATH)
-            learner.end_call(session_id="p", output_tokens=None, started_at=start, ended_at=end)
+            chain = learner.count_call(session_id="p", prefix_id="p", path=PATH)
+            learner.end_call(chain, output_tokens=None, started_at=start, ended_at=end)
         assert learner.snapshot()[0]["interarrival_ms_mean"] is None
-
-    def test_the_end_of_an_unknown_call_is_nothing(self) -> None:
-        WorkLearner().end_call(session_id="x", output_tokens=1, started_at=0, ended_at=1)
 
 
 class TestBounds:
@@ -156,7 +182,7 @@ class TestBounds:
     def test_open_chains_are_bounded(self) -> None:
         learner = WorkLearner(max_open=8)
         for number in range(100):
-            learner.begin_call(session_id=f"q{number}", prefix_id=f"q{number}", path=PATH)
+            learner.count_call(session_id=f"q{number}", prefix_id=f"q{number}", path=PATH)
         for number in range(100):
             learner.end_question(f"q{number}")
         assert learner.snapshot()[0]["questions"] == pytest.approx(8, abs=0.1)
@@ -207,6 +233,8 @@ class TestFile:
         "text",
         [
             "",
+            '{"format": "nat-dynamo-learned", "version": 1, "groups": [{"name": ["a"], "calls": {},'
+            ' "output_tokens": [0, 0, 0], "interarrival_ms": [0, 0, 0]}]}',
             "[]",
             "{}",
             '{"format": "nat-dynamo-learned", "version": 2, "groups": []}',
