@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nat.plugins.config_optimizer.update_helpers import apply_suggestions
 from nat.runtime.loader import load_config
@@ -151,6 +151,7 @@ targets = st.fixed_dictionaries({"base_url": st.none() | st.just("http://ann:pw@
 )
 
 
+@settings(deadline=None)
 @given(fields=configs, target=targets)
 def test_a_dumped_config_comes_back_the_same(fields: dict[str, Any], target: dict[str, Any]) -> None:
     # NAT's optimizer dumps and validates again, after which every field counts as set.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat_dynamo_plugin.config.values import value_of
@@ -56,6 +56,7 @@ def test_what_is_refused(value: object, options: dict[str, object], text: str) -
         value_of("f", value, **options)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()))
 def test_whatever_is_written_is_a_number_in_the_range_or_a_value_error(value: object) -> None:
     try:
