@@ -109,6 +109,8 @@ def is_said(raw: msgspec.Raw) -> bool:
 
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+_decode_nvext = msgspec.json.Decoder(_Nvext).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -122,9 +124,9 @@ def read_answer(data: bytes | msgspec.Raw) -> Answer | None:
         return None
 
 
-def _read(kind: type[_S], data: bytes | msgspec.Raw) -> _S | None:
+def _read(kind: type[_S], decode: Callable[[msgspec.Raw], _S], data: msgspec.Raw) -> _S | None:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode(data)
     except (ValueError, RecursionError):
         return _read_members(kind, data)
 
@@ -146,11 +148,11 @@ def _member(kind: Any, data: msgspec.Raw) -> Any:
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError):
         pass
-    for part in get_args(kind):
+    for part in get_args(kind) or (kind,):
         if isinstance(part, type) and issubclass(part, msgspec.Struct):
             return _read_members(part, data)
         if part == list[Choice]:
-            return [choice for raw in _member(list[msgspec.Raw], data) or () if (choice := _read(Choice, raw))]
+            return [choice for raw in _member(list[msgspec.Raw], data) or () if (choice := _member(Choice, raw))]
     return None
 
 
@@ -160,19 +162,24 @@ def take(record: CallRecord, answer: Answer, read_usage: Sequence[ReadUsage] = (
         record.model = answer.model
     if is_said(answer.usage):
         _take_usage(record, answer.usage, read_usage)
-    if is_said(answer.nvext) and (nvext := _read(_Nvext, answer.nvext)) is not None:
+    if is_said(answer.nvext) and (nvext := _read(_Nvext, _decode_nvext, answer.nvext)) is not None:
         _take_nvext(record, nvext)
 
 
 def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadUsage]) -> None:
-    usage = _read(_Usage, raw)
+    usage = _read(_Usage, _decode_usage, raw)
     if usage is None:
         return
     for prompt, completion, details in (
         (usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details),
         (usage.input_tokens, usage.output_tokens, usage.input_tokens_details),
     ):
-        _count(record, Usage(prompt, None if details is None else details.cached_tokens, completion))
+        if prompt is not None:
+            record.prompt_tokens = prompt
+        if completion is not None:
+            record.completion_tokens = completion
+        if details is not None and details.cached_tokens is not None:
+            record.cached_tokens = details.cached_tokens
     if not read_usage:
         return
     said = _member(dict[str, Any], raw)
