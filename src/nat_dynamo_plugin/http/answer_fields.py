@@ -109,6 +109,8 @@ def is_said(raw: msgspec.Raw) -> bool:
 
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+_decode_nvext = msgspec.json.Decoder(_Nvext).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -122,9 +124,9 @@ def read_answer(data: bytes | msgspec.Raw) -> Answer | None:
         return None
 
 
-def _read(kind: type[_S], data: bytes | msgspec.Raw) -> _S | None:
+def _read(kind: type[_S], decode: Callable[[msgspec.Raw], _S], data: msgspec.Raw) -> _S | None:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode(data)
     except (ValueError, RecursionError):
         return _read_members(kind, data)
 
@@ -146,11 +148,11 @@ def _member(kind: Any, data: msgspec.Raw) -> Any:
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError):
         pass
-    for part in get_args(kind):
+    for part in get_args(kind) or (kind,):
         if isinstance(part, type) and issubclass(part, msgspec.Struct):
             return _read_members(part, data)
         if part == list[Choice]:
-            return [choice for raw in _member(list[msgspec.Raw], data) or () if (choice := _read(Choice, raw))]
+            return [choice for raw in _member(list[msgspec.Raw], data) or () if (choice := _member(Choice, raw))]
     return None
 
 
@@ -160,19 +162,24 @@ def take(record: CallRecord, answer: Answer, read_usage: Sequence[ReadUsage] = (
         record.model = answer.model
     if is_said(answer.usage):
         _take_usage(record, answer.usage, read_usage)
-    if is_said(answer.nvext) and (nvext := _read(_Nvext, answer.nvext)) is not None:
+    if is_said(answer.nvext) and (nvext := _read(_Nvext, _decode_nvext, answer.nvext)) is not None:
         _take_nvext(record, nvext)
 
 
 def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadUsage]) -> None:
-    usage = _read(_Usage, raw)
+    usage = _read(_Usage, _decode_usage, raw)
     if usage is None:
         return
-    # OpenAI's chat completions and completions have the first names, its responses the second.
-    prompt = usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens
-    completion = usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens
-    details = usage.input_tokens_details if usage.prompt_tokens_details is None else usage.prompt_tokens_details
-    _count(record, prompt, None if details is None else details.cached_tokens, completion)
+    for prompt, completion, details in (
+        (usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details),
+        (usage.input_tokens, usage.output_tokens, usage.input_tokens_details),
+    ):
+        if prompt is not None:
+            record.prompt_tokens = prompt
+        if completion is not None:
+            record.completion_tokens = completion
+        if details is not None and details.cached_tokens is not None:
+            record.cached_tokens = details.cached_tokens
     if not read_usage:
         return
     said = _member(dict[str, Any], raw)
@@ -182,37 +189,32 @@ def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadU
         except Exception:
             own = None  # an answer is what it may be, and telemetry must not fail a call
         if own is not None:
-            _count(record, *(_whole(getattr(own, name, None)) for name in Usage._fields))
+            _count(record, own)
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _count(record: CallRecord, usage: Usage) -> None:
+    for name in Usage._fields:
+        value = getattr(usage, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            setattr(record, name, value)
 
 
-def _count(record: CallRecord, prompt: int | None, cached: int | None, completion: int | None) -> None:
-    if prompt is not None and prompt >= 0:
-        record.prompt_tokens = prompt
-    if cached is not None and cached >= 0:
-        record.cached_tokens = cached
-    if completion is not None and completion >= 0:
-        record.completion_tokens = completion
+_TIMES = (
+    ("ttft_ms", "server_ttft_ms"),
+    ("total_time_ms", "server_total_ms"),
+    ("prefill_wait_time_ms", "server_prefill_wait_ms"),
+    ("kv_hit_rate", "kv_hit_rate"),
+    ("router_queue_depth", "queue_depth"),
+)
 
 
 def _take_nvext(record: CallRecord, nvext: _Nvext) -> None:
     if nvext.worker_id is not None and nvext.worker_id.decode_worker_id is not None:
         record.worker_id = nvext.worker_id.decode_worker_id
     if nvext.timing is not None:
-        timing = nvext.timing
-        if timing.ttft_ms is not None:
-            record.server_ttft_ms = timing.ttft_ms
-        if timing.total_time_ms is not None:
-            record.server_total_ms = timing.total_time_ms
-        if timing.prefill_wait_time_ms is not None:
-            record.server_prefill_wait_ms = timing.prefill_wait_time_ms
-        if timing.kv_hit_rate is not None:
-            record.kv_hit_rate = timing.kv_hit_rate
-        if timing.router_queue_depth is not None:
-            record.queue_depth = timing.router_queue_depth
+        for name, ours in _TIMES:
+            if (value := getattr(nvext.timing, name)) is not None:
+                setattr(record, ours, value)
 
 
 def error_text(body: bytes | msgspec.Raw) -> str:

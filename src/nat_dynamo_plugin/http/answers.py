@@ -176,6 +176,7 @@ class _StreamReader(Reader):
                 self._tokens += 1
                 self._last_ms = now_ms
                 return
+        self._head = b""  # what is decoded may say something new
         answer = read_answer(data)
         if name == b"error":
             self._fail("error_in_answer", error_text(data) or "the server sent an error event")
@@ -209,7 +210,7 @@ class _StreamReader(Reader):
                 self._first_ms = record.client_ttft_ms = now_ms
             self._tokens += 1
             self._last_ms = now_ms
-            if isinstance(token, str) and not ended and len(choices) == 1:
+            if isinstance(token, str):
                 self._learn(token, data)
 
     def _response_event(self, kind: str, response: msgspec.Raw) -> None:

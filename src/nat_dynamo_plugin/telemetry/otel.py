@@ -29,10 +29,7 @@ class OpenTelemetryExporter:
         self._has_reader = provider is not None
         self._metrics = names.metrics()
         meter = metrics.get_meter("nat_dynamo_plugin", meter_provider=provider)
-        self._record: dict[str, Callable[[float, Attributes], None]] = {}
-        for metric in self._metrics:
-            if metric.name not in self._record:
-                self._record[metric.name] = _instrument(meter, metric)
+        self._record = {metric.name: _instrument(meter, metric) for metric in self._metrics}
 
     def __call__(self, record: CallRecord) -> None:
         """Take one record; costs next to nothing until the application has set a meter provider of the SDK."""

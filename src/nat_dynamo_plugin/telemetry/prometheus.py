@@ -27,6 +27,7 @@ _SUMS = (
     ("cached_tokens", "nat_dynamo_cached_tokens", "Prompt tokens the engine reused from its KV cache."),
     ("completion_tokens", "nat_dynamo_completion_tokens", "Output tokens."),
 )
+_SUMMED = tuple(name for name, _, _ in _SUMS)
 _LATENCIES = (
     ("server_ttft_ms", "nat_dynamo_ttft_seconds", "Time to first token as the server says it."),
     (
@@ -65,18 +66,20 @@ class _Model:
     __slots__ = ("calls", "errors", "latencies", "sums")
 
     def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
+        self.calls: Counter[int | None] = Counter()
         self.errors: Counter[str] = Counter()
-        self.sums: Counter[str] = Counter()
-        self.latencies = {name: _Latency() for name, _, _ in _LATENCIES}
+        self.sums = dict.fromkeys(_SUMMED, 0)
+        self.latencies = [(name, _Latency()) for name, _, _ in _LATENCIES]
 
     def add(self, record: CallRecord) -> None:
-        self.calls["none" if record.status is None else str(record.status)] += 1
-        if record.failure is not None:
-            self.errors[record.failure] += 1
-        for name, _, _ in _SUMS:
-            self.sums[name] += getattr(record, name) or 0
-        for name, latency in self.latencies.items():
+        self.calls[record.status] += 1
+        if record.failed:
+            self.errors[record.failure or ""] += 1
+        for name in _SUMMED:
+            value = getattr(record, name)
+            if value:
+                self.sums[name] += value
+        for name, latency in self.latencies:
             ms = getattr(record, name)
             if ms is not None:
                 latency.observe(ms)
@@ -140,14 +143,14 @@ class PrometheusExporter(Collector):
         with self._lock:
             self._add_up()
             for name, model in self._models.items():
-                for family, counts in ((calls, model.calls), (errors, model.errors)):
-                    for label, count in counts.items():
-                        family.add_metric((name, label), count)
+                for status, count in model.calls.items():
+                    calls.add_metric((name, "none" if status is None else str(status)), count)
+                for error, count in model.errors.items():
+                    errors.add_metric((name, error), count)
                 for key, counter in sums.items():
                     counter.add_metric((name,), model.sums[key])
-                for key, histogram in latencies.items():
-                    latency = model.latencies[key]
-                    histogram.add_metric((name,), latency.buckets(), latency.total_s)
+                for key, latency in model.latencies:
+                    latencies[key].add_metric((name,), latency.buckets(), latency.total_s)
         yield from (calls, errors, *sums.values(), *latencies.values())
         yield from self._gauge_metrics()
 

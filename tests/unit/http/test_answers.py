@@ -191,6 +191,41 @@ class TestStream:
         assert len(decoded) < 10
         assert (record.worker_id, record.finish_reason, record.client_itl_ms) == (7, "stop", 1.0)
 
+    @pytest.mark.parametrize("written", ["word%d", 'quo"te%d'])
+    def test_and_few_where_some_have_to_be(self, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        decoded: list[bytes] = []
+        original = answers.read_answer
+        monkeypatch.setattr(answers, "read_answer", lambda data: [decoded.append(data), original(data)][1])
+        read([chunk({"content": (written if i % 20 == 0 else "word%d") % i}) for i in range(1000)])
+        assert len(decoded) < 200
+
+    def test_text_that_looks_like_json_is_no_text(self) -> None:
+        hidden = 'a"}}],"usage":{"prompt_tokens":160},"choices":[{"index":0,"delta":{"content":"b'
+        plain = chunk({"content": "MARK"})
+        record = read_stream(plain, plain, plain.replace(b"MARK", hidden.encode()), DONE)
+        assert record.prompt_tokens == 160
+
+    def test_an_event_that_is_no_json_is_no_token(self) -> None:
+        tokens = [chunk({"content": "MARK"})] * 3
+        broken = tokens[0].replace(b"MARK", b"x\\")
+        assert read([*tokens, broken], times=[1.0, 2.0, 3.0, 9.0]).record.client_itl_ms == 1.0
+
+    def test_what_was_said_before_can_be_said_again(self) -> None:
+        first, second = ({"prompt_tokens": n} for n in (1, 2))
+        record = read_stream(
+            chunk({"content": "a"}, usage=first), event({"usage": second}), chunk({"content": "b"}, usage=first)
+        )
+        assert record.prompt_tokens == 1
+
+    def test_a_text_that_is_no_utf_8_loses_itself(self) -> None:
+        record = read_stream(chunk({"content": "MARK"}, "stop", usage=USAGE).replace(b"MARK", b"\xff"))
+        assert (record.prompt_tokens, record.finish_reason, record.error) == (160, "stop", None)
+
+    def test_a_carriage_return_within_what_came_at_once(self) -> None:
+        pieces = [EVENTS[2], b'data: {"model":"m",\rdata: "usage":{"prompt_tokens":160}}\n\n']
+        assert read(pieces).record == read([b"".join(pieces)]).record
+        assert read(pieces).record.prompt_tokens == 160
+
     @pytest.mark.parametrize(
         "delta",
         [
@@ -251,6 +286,10 @@ class TestEndOfAStream:
         reader.feed(b'data: {"error":{"message":"worker died"}}\n\n', 1.0)
         assert record.error == "worker died"
 
+    def test_an_error_event_that_looks_like_a_token(self) -> None:
+        token = chunk({"content": "a"})
+        assert read([token, token, b"event: error\n" + token]).record.error_type == "error_in_answer"
+
     def test_a_finish_reason_of_error_without_a_word(self) -> None:
         assert 'finish_reason "error"' in (read([chunk({}, "error"), DONE]).problem or "")
 
@@ -286,6 +325,7 @@ class TestResponsesApi:
     def test_a_failed_answer_in_one_piece(self) -> None:
         body = b'{"object":"response","status":"failed","error":{"message":"out of room"}}'
         assert read([body], JSON).problem == "out of room"
+        assert read([b'{"object":"response","status":"failed"}'], JSON).problem is not None
         assert read([b'{"object":"response","status":"completed","error":null}'], JSON).record.error is None
 
 
@@ -476,6 +516,11 @@ class TestBounds:
             assert sum(map(len, reader._cutter._data)) <= MAX_EVENT_BYTES  # type: ignore[attr-defined]
         reader.feed(b"\n" + EVENTS[-2], 1.0)
         assert record.prompt_tokens == 160
+
+    def test_a_large_event_at_once_is_left_out_as_well(self) -> None:
+        large = chunk({"content": "x" * MAX_EVENT_BYTES}, usage=USAGE)
+        record = read_stream(EVENTS[2], large, DONE)
+        assert record.prompt_tokens is None and record == read_stream(EVENTS[2] + large + DONE)
 
     def test_many_choices_do_not(self) -> None:
         reader = reader_for(CallRecord(), 200, SSE)

@@ -123,3 +123,11 @@ def test_a_brotli_whose_output_nothing_bounds_is_not_used(monkeypatch: pytest.Mo
     fake.Decompressor = zlib.decompressobj
     monkeypatch.setitem(sys.modules, "brotli", fake)
     assert decoder("br", print) is None
+
+
+def test_all_that_came_goes_on_at_once() -> None:
+    for size in (PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 131_073, 1_000_000):
+        data = zlib.compress(bytes(i * 7 % 251 for i in range(size)), 9, wbits=31)
+        for end in range(len(data) - 12, len(data) + 1):
+            expected = zlib.decompressobj(31).decompress(data[:end])
+            assert b"".join(decoded("gzip", [data[:end]])) == expected

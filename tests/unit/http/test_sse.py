@@ -57,6 +57,10 @@ def test_an_event_that_is_too_large_is_left_out_and_the_next_is_not(size: int, s
     assert cutter.lost is (size > MAX_EVENT_BYTES)
 
 
+def test_what_follows_a_line_that_is_too_long_is_left_out_with_it() -> None:
+    assert events(b"data: " + b"x" * MAX_EVENT_BYTES, b"\n", b"data: tail\n", b"\ndata: next\n\n") == [(b"", b"next")]
+
+
 @pytest.mark.parametrize("begun", [b"", b"data: a", b"data: a\n", b"event: x\n", b"data: a\n\r", b": c"])
 def test_is_not_idle_within_an_event(begun: bytes) -> None:
     cutter = EventCutter()

@@ -77,25 +77,37 @@ def test_a_backend_that_can_not_be_made_is_left_out(
     assert len(warned) == 2 and "damaged" in warned[0] and "failing" in warned[1]
 
 
+class _Crowd:
+    """A lock that lets nobody in before all have come."""
+
+    def __init__(self, size: int) -> None:
+        self._barrier = threading.Barrier(size)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._barrier.wait()
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
 def test_the_default_exporters_are_made_once(monkeypatch: pytest.MonkeyPatch, record: CallRecord) -> None:
     made: list[int] = []
     seen: list[CallRecord] = []
-    everyone = threading.Barrier(8)
 
     def exporter() -> Any:
         made.append(1)
         return seen.append
 
-    def send() -> None:
-        everyone.wait()
-        emit(record)
-
     modules(monkeypatch, one=SimpleNamespace(exporter=exporter))
-    threads = [threading.Thread(target=send) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with monkeypatch.context() as patched:
+        patched.setattr(exporters._exporters, "lock", _Crowd(8))
+        threads = [threading.Thread(target=emit, args=[record]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     set_exporters([])
     set_exporters(None)
     emit(record)
