@@ -100,11 +100,22 @@ def test_several_can_make_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Tokenizer.from_file(file)
 
 
-def test_it_goes_elsewhere_if_the_cache_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_home", [True, False])
+def test_it_goes_elsewhere_if_the_cache_cannot_be_written(
+    has_home: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     (tmp_path / "t").mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    if has_home:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    else:
+
+        def unknown() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(model.Path, "home", unknown)
     monkeypatch.setattr(model.tempfile, "tempdir", str(tmp_path / "t"))
     monkeypatch.setattr(model, "_corpus", lambda: iter(["some small text to train on " * 50]))
     file = model.tokenizer_file()

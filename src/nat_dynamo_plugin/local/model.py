@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -195,7 +196,8 @@ def _cache_key() -> str:
 
 def _cache_folders() -> Iterator[Path]:
     configured = os.environ.get("XDG_CACHE_HOME")
-    yield (Path(configured) if configured else Path.home() / ".cache") / "nat-dynamo-plugin"
+    with suppress(RuntimeError):  # this user has no home, as in some containers
+        yield (Path(configured) if configured else Path.home() / ".cache") / "nat-dynamo-plugin"
     yield Path(tempfile.gettempdir()) / f"nat-dynamo-plugin-{os.getuid()}"
 
 

@@ -48,7 +48,7 @@ class LocalDynamo:
         self.config = config
         self.model_name = model_name
         self._book = AnswerBook()
-        self._instance = Instance(config, model_name)
+        self._instance = Instance(config, model_name)  # the last one; here one that never runs
         self._instance.ended = True
 
     # what a running instance offers
