@@ -5,38 +5,37 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import openai
-from nat.builder.framework_enum import LLMFrameworkEnum
 
 from nat_dynamo_plugin.clients.http import http_clients
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 from ..conformance.frameworks.drivers import Driver, LangChain, make_client
 
+MODEL = "kettle-7b"
+"""`model_name` of every call."""
+
 
 class PlainOpenAI(Driver):
     """The OpenAI library's own clients on our HTTP clients, as most frameworks use them."""
-
-    framework: ClassVar[LLMFrameworkEnum]
-    model = "boiler"
 
     @staticmethod
     def _messages(question: str) -> Any:
         return [{"role": "user", "content": question}]
 
     async def ask(self, llm: Any, question: str) -> str:
-        answer = await llm.asynchronous.chat.completions.create(model=self.model, messages=self._messages(question))
+        answer = await llm.asynchronous.chat.completions.create(model=MODEL, messages=self._messages(question))
         return str(answer.choices[0].message.content)
 
     def ask_sync(self, llm: Any, question: str) -> str:
-        answer = llm.sync.chat.completions.create(model=self.model, messages=self._messages(question))
+        answer = llm.sync.chat.completions.create(model=MODEL, messages=self._messages(question))
         return str(answer.choices[0].message.content)
 
     async def stream(self, llm: Any, question: str) -> list[str]:
         chunks = await llm.asynchronous.chat.completions.create(
-            model=self.model, messages=self._messages(question), stream=True
+            model=MODEL, messages=self._messages(question), stream=True
         )
         return [choice.delta.content or "" async for chunk in chunks for choice in chunk.choices or ()]
 
@@ -54,9 +53,7 @@ async def _plain_clients(_driver: Driver, config: DynamoModelConfig) -> AsyncIte
 
 
 def _stream_plain(llm: _Pair, question: str) -> list[str]:
-    chunks = llm.sync.chat.completions.create(
-        model=PlainOpenAI.model, messages=PlainOpenAI._messages(question), stream=True
-    )
+    chunks = llm.sync.chat.completions.create(model=MODEL, messages=PlainOpenAI._messages(question), stream=True)
     return [choice.delta.content or "" for chunk in chunks for choice in chunk.choices or ()]
 
 

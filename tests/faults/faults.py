@@ -447,6 +447,7 @@ overloaded(502, f"<html><h1>{WORDS}</h1></html>".encode(), note=" with HTML", ki
 refused(502, f"<html><h1>{WORDS}</h1></html>".encode(), note=" with HTML, always", kind="text/html")
 overloaded(503, flat(503))
 overloaded(503, flat(503), note=" twice", times=2)
+fault("503, then closed", "Status", raw(head(503, length=len(flat(503))) + flat(503), close), RECOVERS, RECOVERS)
 refused(503, flat(503), note=", always")
 overloaded(504, said())
 overloaded(529, flat(529))

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
@@ -145,6 +145,9 @@ class FaultServer:
     """Plays a fault to the first requests (or connections) and answers the others well. Use it as a context manager.
 
     Attributes:
+        address: where it listens.
+        origin: the same as scheme, host and port.
+        other_origin: another server, which answers well.
         requests: what was asked, in order.
         strangers: what was asked of the other origin, to which some faults redirect.
         connections: how many connections there were.
@@ -165,22 +168,15 @@ class FaultServer:
         self._threads: list[threading.Thread] = []
         self._socket = self._bound()
         self._other = self._bound()
+        self.address: tuple[str, int] = self._socket.getsockname()
+        self.origin = "http://{}:{}".format(*self.address)
+        self.other_origin = "http://{}:{}".format(*self._other.getsockname())
 
     @staticmethod
     def _bound() -> socket.socket:
         made = socket.socket()
         made.bind(("127.0.0.1", 0))
         return made
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port."""
-        return "http://{}:{}".format(*self._socket.getsockname())
-
-    @property
-    def other_origin(self) -> str:
-        """Another server, which answers well."""
-        return "http://{}:{}".format(*self._other.getsockname())
 
     @property
     def base_url(self) -> str:
@@ -209,6 +205,10 @@ class FaultServer:
                 continue  # closed in the meantime
         for thread in threads:
             thread.join(LIMIT_S)
+
+    def recover(self) -> None:
+        """Answer well from now on."""
+        self.fault = replace(self.fault, times=0)
 
     def _listen(self, listening: socket.socket, serve: Callable[[Peer], None]) -> None:
         listening.listen(128)

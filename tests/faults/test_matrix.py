@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib.metadata
+import re
+import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import pytest
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.telemetry.record import CallRecord
+from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.telemetry.record import CallRecord, set_exporters
 
-from .columns import COLUMNS, Column
+from .columns import COLUMNS, MODEL, Column
 from .conftest import cells_wanted, settled
 from .faults import FAULTS, KEY, RETRIES, TEXT, WORDS, Expect, Fault, Outcome
 from .server import FaultServer
@@ -21,6 +28,8 @@ LIMIT_S = 30.0
 """No call of the matrix may take longer (s)."""
 MOST_CHARACTERS = 20_000
 """No exception's text may be longer."""
+GATE_WAIT_S = 3.0
+"""After this a question goes on although another holds the only place (s)."""
 CELLS = cells_wanted()
 
 
@@ -30,47 +39,78 @@ def config_for(server: FaultServer) -> DynamoModelConfig:
     if missing := [name for name in own if name not in DynamoModelConfig.model_fields]:
         pytest.fail(f"nothing ends this call: DynamoModelConfig has no {', '.join(missing)}")
     fields: dict[str, Any] = {"request_timeout": 5.0, "connect_timeout": 5.0, "max_retries": RETRIES, "api_key": KEY}
-    fields |= {"base_url": server.base_url, "model_name": "boiler", "max_tokens": 48}
+    fields |= {"base_url": server.base_url, "model_name": MODEL, "max_tokens": 48}
+    fields |= {"max_active_prefixes": 1, "prefix_max_wait": GATE_WAIT_S}
     return DynamoModelConfig(**fields | own)
 
 
 @dataclass
 class Seen:
-    """What the caller saw: a text or an exception; and what was left behind when the client was closed."""
+    """What the caller saw: a text or an exception; and what came after.
+
+    Attributes:
+        requests: how many requests and connections the call took.
+        then: what became of the next question, if it was not answered well and at once.
+        left: what was left behind when the client was closed.
+    """
 
     text: str | None = None
     error: BaseException | None = None
-    tasks: str = ""
+    requests: tuple[int, int] = (0, 0)
+    then: str = ""
+    left: str = ""
 
     @property
     def words(self) -> str:
         """The texts of the exception and of what it came from."""
-        texts = []
-        seen: set[int] = set()
-        cause = self.error
-        while cause is not None and id(cause) not in seen:
-            seen.add(id(cause))
-            texts.append(str(cause))
-            cause = cause.__cause__ or cause.__context__
-        return "\n".join(texts)
+        return "\n".join(map(str, chain(self.error)))
 
 
-async def called(server: FaultServer, column: Column) -> Seen:
-    """Make the client, ask one question, close the client."""
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it came from."""
+    seen: set[int] = set()  # some libraries link errors in a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+async def asked(column: Column, llm: Any) -> Seen:
+    """Ask one question."""
     seen = Seen()
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            seen.text = await column.call(llm, "Is the valve shut?")
+    except Exception as error:
+        seen.error = error
+        for part in chain(error):  # or the frames would keep alive what the caller has dropped
+            clear_frames(part.__traceback__)
+            part.__traceback__ = None
+    return seen
+
+
+async def called(server: FaultServer, column: Column, records: list[CallRecord]) -> Seen:
+    """Make the client, ask a question that meets the fault and one that does not, close the client."""
     framework = column.framework
     config = config_for(server)
     before = asyncio.all_tasks()
     async with framework.client(framework.driver(), config) as llm:
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                seen.text = await column.call(llm, "Is the valve shut?")
-        except Exception as error:
-            seen.error = error
+        with DynamoPrefixContext.scope("first"):
+            seen = await asked(column, llm)
+        seen.requests = len(server.requests), server.connections
+        await settled(lambda: bool(records), 1)
+        if server.fault.listens:
+            server.recover()
+            with DynamoPrefixContext.scope("second"):
+                next_one = await asked(column, llm)
+            if next_one.text != TEXT:
+                seen.then = f"the next question got {next_one.text!r}, {next_one.error!r}"
+            elif (records[-1].gate_wait_ms or 0) > 500 * GATE_WAIT_S:
+                seen.then = "the next question had to wait for the place of this one"
     if not await settled(lambda: asyncio.all_tasks() <= before):
-        seen.tasks = str(asyncio.all_tasks() - before)
+        seen.left = str(asyncio.all_tasks() - before)
     if not await settled(lambda: server.open_connections == 0):
-        seen.tasks += f" and {server.open_connections} open connections"
+        seen.left += f" and {server.open_connections} open connections"
     return seen
 
 
@@ -86,12 +126,21 @@ def sockets() -> set[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm() -> None:
-    """A first call of each kind, so that what a framework opens once is not taken for a leak."""
-    good = Fault("none", "", FAULTS["a byte a packet"].play, None, None, times=0)
-    for column in COLUMNS:
-        with FaultServer(good) as server:
-            assert asyncio.run(called(server, column)).text == TEXT
+def warm() -> Iterator[None]:
+    """A first call of each kind, so that what a framework opens once is not taken for a leak; and cheap clients."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Each cell makes a client. These take 20 ms of that, and there is neither a certificate nor a new package.
+        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
+        patch.setattr(importlib.metadata, "entry_points", functools.cache(importlib.metadata.entry_points))
+        good = Fault("none", "", FAULTS["a byte a packet"].play, None, None, times=0)
+        for column in COLUMNS:
+            records: list[CallRecord] = []
+            set_exporters([records.append])
+            with FaultServer(good) as server:
+                seen = asyncio.run(called(server, column, records))
+            assert (seen.text, seen.then, seen.left, len(records)) == (TEXT, "", "", 2)
+        yield
+    set_exporters(None)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell[0].name}-{cell[1]}")
@@ -99,24 +148,25 @@ def test_every_fault_ends_as_it_should(
     cell: tuple[Fault, Column],
     records: list[CallRecord],
     waits: list[float],
-    record_property: Any,
+    request: pytest.FixtureRequest,
 ) -> None:
     fault, column = cell
     expect = fault.streamed if column.streamed else fault.unary
     assert expect is not None
     before = sockets()
     with FaultServer(fault) as server:
-        seen = asyncio.run(called(server, column))
+        seen = asyncio.run(called(server, column, records))
     left = sockets() - before
     problems = [
         *outcome_problems(seen, expect, column),
         *record_problems(seen, expect, fault, records),
-        *server_problems(server, fault, waits),
-        *([f"left behind: {seen.tasks}"] if seen.tasks else []),
+        *server_problems(server, seen, fault, waits),
+        *([seen.then] if seen.then else []),
+        *([f"left behind: {seen.left}"] if seen.left else []),
         *([f"sockets left: {left}"] if left else []),
     ]
     assert not problems, "; ".join(problems)
-    record_property("outcome", shown(seen, expect))
+    request.node.user_properties.append(("outcome", shown(seen, expect)))
 
 
 def shown(seen: Seen, expect: Expect) -> str:
@@ -151,9 +201,9 @@ def outcome_problems(seen: Seen, expect: Expect, column: Column) -> list[str]:
 
 def record_problems(seen: Seen, expect: Expect, fault: Fault, records: list[CallRecord]) -> list[str]:
     """Where the record says something else than the caller saw."""
-    if len(records) != 1:
-        return [f"{len(records)} records"]
-    [record] = records
+    if len(records) != 1 + fault.listens:
+        return [f"{len(records)} records instead of {1 + fault.listens}"]
+    record = records[0]
     problems = ["the record shows the key"] if KEY in repr(record.to_dict()) else []
     if seen.error is None:
         if (record.status, record.error) != (200, None):
@@ -172,13 +222,38 @@ def record_problems(seen: Seen, expect: Expect, fault: Fault, records: list[Call
     return problems
 
 
-def server_problems(server: FaultServer, fault: Fault, waits: list[float]) -> list[str]:
+def server_problems(server: FaultServer, seen: Seen, fault: Fault, waits: list[float]) -> list[str]:
     """What the server has to complain of."""
     problems = [server.overrun] if server.overrun else []
-    if len(server.requests) > fault.most or server.connections > fault.most:
-        problems.append(f"{len(server.requests)} requests on {server.connections} connections")
+    if max(seen.requests) > fault.most:
+        problems.append("{} requests on {} connections".format(*seen.requests))
+    sessions = [request.headers.get("x-dynamo-session-id") for request in server.requests[: seen.requests[0]]]
+    if len(set(sessions)) > 1:
+        problems.append(f"one call went out under the sessions {sessions}")
     if fault.waits is not None and not any(fault.waits[0] <= wait <= fault.waits[1] for wait in waits):
         problems.append(f"waited {waits} s instead of {fault.waits}")
     if any(KEY in value for request in server.strangers for value in request.headers.values()):
         problems.append("another server got the key")
     return problems
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=str)
+def test_an_exception_says_who_was_asked_and_how_often(
+    column: Column, records: list[CallRecord], waits: list[float]
+) -> None:
+    with FaultServer(FAULTS["503, always"]) as server:
+        seen = asyncio.run(called(server, column, records))
+    missing = [text for text in (WORDS, server.origin, MODEL) if text not in seen.words]
+    assert not missing, seen.words
+    assert re.search(rf"\b{RETRIES + 1}\b", seen.words.replace(server.origin, "")), seen.words
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=str)
+def test_an_exception_says_what_could_not_be_reached_and_why(
+    column: Column, records: list[CallRecord], waits: list[float]
+) -> None:
+    with FaultServer(FAULTS["nobody listens"]) as server:
+        seen = asyncio.run(called(server, column, records))
+    assert seen.error is not None
+    assert server.origin in str(seen.error)
+    assert "refused" in str(seen.error) or "failed" in str(seen.error)
