@@ -102,7 +102,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         problem = f"{PAGE.name} has no place for the table of faults between {BEGIN} and {END}"
     elif (wanted := f"{before}{begin}\n\n{made}\n\n{end}{after}") == text:
         return
-    elif session.config.getoption("--write-faults-table"):
+    elif session.config.getoption("--write-faults-table", default=False):
         PAGE.write_text(wanted, encoding="utf-8")
         return
     else:
