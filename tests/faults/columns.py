@@ -9,8 +9,8 @@ from typing import Any
 
 import openai
 
+from nat_dynamo_plugin import DynamoModelConfig
 from nat_dynamo_plugin.clients.http import http_clients
-from nat_dynamo_plugin.config.model import DynamoModelConfig
 
 from ..conformance.frameworks.drivers import Driver, LangChain, make_client
 

@@ -7,6 +7,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import anyio._backends._asyncio
 import pytest
 
-from nat_dynamo_plugin.telemetry.record import CallRecord, set_exporters
+from nat_dynamo_plugin import CallRecord
+from nat_dynamo_plugin.telemetry.record import set_exporters
 
 from .columns import COLUMNS
 from .faults import FAULTS
@@ -42,13 +44,20 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return kept
 
 
-@pytest.fixture
-def records() -> Iterator[list[CallRecord]]:
-    """The telemetry of the calls made in a test."""
+@contextmanager
+def recorded() -> Iterator[list[CallRecord]]:
+    """The telemetry of the calls made in the block."""
     kept: list[CallRecord] = []
     set_exporters([kept.append])
     yield kept
     set_exporters(None)
+
+
+@pytest.fixture
+def records() -> Iterator[list[CallRecord]]:
+    """The telemetry of the calls made in a test."""
+    with recorded() as kept:
+        yield kept
 
 
 async def settled(done: Callable[[], bool], most_s: float = 3.0) -> bool:

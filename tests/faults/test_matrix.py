@@ -14,12 +14,10 @@ from typing import Any
 
 import pytest
 
-from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
-from nat_dynamo_plugin.telemetry.record import CallRecord, set_exporters
+from nat_dynamo_plugin import CallRecord, DynamoModelConfig, DynamoPrefixContext
 
 from .columns import COLUMNS, MODEL, Column
-from .conftest import cells_wanted, settled
+from .conftest import cells_wanted, recorded, settled
 from .faults import FAULTS, KEY, RETRIES, TEXT, WORDS, Expect, Fault, Outcome
 from .server import FaultServer
 
@@ -134,14 +132,11 @@ def warm() -> Iterator[None]:
         patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
         good = Fault("none", "", FAULTS["a byte a packet"].play, None, None, times=0)
         for column in COLUMNS:
-            records: list[CallRecord] = []
-            set_exporters([records.append])
-            with FaultServer(good) as server:
+            with recorded() as records, FaultServer(good) as server:
                 seen = asyncio.run(called(server, column, records))
             assert (seen.text, seen.then, seen.left, len(records)) == (TEXT, "", "", 2)
         patch.setattr(importlib.metadata, "distributions", lambda **_: ())
         yield
-    set_exporters(None)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell[0].name}-{cell[1]}")
