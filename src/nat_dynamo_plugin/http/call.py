@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from nat_dynamo_plugin.http.headers import Headers, RawHeaders, raw_header
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _APIS = (
 )
 _MAX_ERROR_CHARS = 500
 LEFT = "closed before the answer was complete"
-RawHeaders = list[tuple[bytes, bytes]]
 Ended = Callable[[CallRecord], None]
 
 
@@ -41,76 +41,6 @@ def api_of(method: str, raw_path: bytes) -> str | None:
             if path.endswith(suffix):
                 return api
     return None
-
-
-def _raw(text: str | bytes) -> bytes:
-    """A header's name or value as bytes.
-
-    Raises:
-        ValueError: it can not travel in a header.
-    """
-    data = text.encode("ascii") if isinstance(text, str) else text
-    if any(byte < 0x20 or byte == 0x7F for byte in data) or data != data.strip():
-        raise ValueError(f"{text!r} can not travel in a header: control characters, or blanks around it")
-    return data
-
-
-class Headers:
-    """Headers in order; names are found whatever their case.
-
-    Attributes:
-        raw: names and values as they go over the wire.
-    """
-
-    __slots__ = ("_names", "raw")
-
-    def __init__(self, raw: RawHeaders) -> None:
-        self.raw = raw
-        self._names: list[bytes] | None = None
-
-    @property
-    def names(self) -> list[bytes]:
-        """The names in lower case, in order."""
-        if self._names is None:
-            self._names = [name.lower() for name, _ in self.raw]
-        return self._names
-
-    def __contains__(self, name: str | bytes) -> bool:
-        return (name.encode("ascii") if isinstance(name, str) else name).lower() in self.names
-
-    def get(self, name: str | bytes) -> str | None:
-        """The first value of this name, or `None`."""
-        wanted = (name.encode("ascii") if isinstance(name, str) else name).lower()
-        for (_, value), known in zip(self.raw, self.names, strict=True):
-            if known == wanted:
-                return value.decode("latin-1")
-        return None
-
-    def set(self, name: str | bytes, value: str | bytes) -> None:
-        """Have this name once, with this value.
-
-        Raises:
-            ValueError: name or value can not travel in a header.
-        """
-        name, value = _raw(name), _raw(value)
-        self.remove(name)
-        self.names.append(name.lower())
-        self.raw.append((name, value))
-
-    def extend(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        """Add headers that are not there yet, with names in lower case and values that are known to be right."""
-        self.names.extend([name for name, _ in headers])
-        self.raw.extend(headers)
-
-    def remove(self, name: str | bytes) -> None:
-        """Have this name no more."""
-        if name in self:
-            wanted = (name.encode("ascii") if isinstance(name, str) else name).lower()
-            self.raw = [header for header, known in zip(self.raw, self.names, strict=True) if known != wanted]
-            self._names = None
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw)
 
 
 class Body:
@@ -330,7 +260,7 @@ class Reply:
     def made(cls, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> Reply:
         """A reply of a layer's own, `application/json` unless the headers say otherwise."""
         given = {"content-type": "application/json", **(headers or {}), "content-length": str(len(content))}
-        return cls(status, [(_raw(name), _raw(value)) for name, value in given.items()], content)
+        return cls(status, [(raw_header(name), raw_header(value)) for name, value in given.items()], content)
 
     @property
     def headers(self) -> Headers:

@@ -13,36 +13,15 @@ from typing import Any, ClassVar
 
 import anyio
 
-from nat_dynamo_plugin.http.call import Call, Headers, Reply, api_of
+from nat_dynamo_plugin.http.call import Call, Reply, api_of
 from nat_dynamo_plugin.http.flow import Failure, Send, run, run_async
+from nat_dynamo_plugin.http.headers import Headers
+from nat_dynamo_plugin.http.io import AsyncIO, SyncIO
 from nat_dynamo_plugin.http.lost import let_go, watch
 from nat_dynamo_plugin.http.streams import Parts, SentHeaders, as_stream
 
 END_WAIT_S = 0.05
 """Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
-
-_KINDS = {
-    "ConnectError": "connect",
-    "ConnectTimeout": "connect timeout",
-    "PoolTimeout": "pool timeout",
-    "WriteError": "write",
-    "WriteTimeout": "write timeout",
-    "ReadTimeout": "read timeout",
-    "RemoteProtocolError": "protocol",
-    "LocalProtocolError": "local",
-    "UnsupportedProtocol": "local",
-    "ProxyError": "connect",
-    "CloseError": "read",
-    "ReadError": "read",
-}
-
-
-def failure_of(error: BaseException) -> Failure:
-    """An HTTP library's exception as what it means."""
-    for cls in type(error).__mro__:
-        if cls.__name__ in _KINDS:
-            return Failure(_KINDS[cls.__name__], error)
-    return Failure("read", error)
 
 
 class Passing:
@@ -130,112 +109,6 @@ class Passing:
             let_go(self._call, self._stream, self._loop)
 
 
-class SyncIO:
-    """Sends with a blocking transport."""
-
-    __slots__ = ("_shell", "_transport")
-
-    def __init__(self, shell: Shell, transport: Any) -> None:
-        self._shell = shell
-        self._transport = transport
-
-    def transmit(self, call: Call) -> Reply:
-        """Send the call as it stands."""
-        call.record.attempts += 1
-        try:
-            native = self._transport.handle_request(self._shell.request_of(call))
-        except self._shell.library.TransportError as error:
-            raise failure_of(error) from error
-        return _reply(native)
-
-    def read(self, reply: Reply, most: int) -> bytes:
-        """Read the body, or the beginning of one that is longer than `most` bytes."""
-        stream, head = reply.native.stream, reply.head
-        size = 0
-        if reply.rest is None:
-            reply.rest = iter(stream)
-        else:
-            size = sum(map(len, head))
-        try:
-            for chunk in reply.rest:
-                head.append(chunk)
-                size += len(chunk)
-                if size > most:
-                    return b"".join(head)
-        except self._shell.library.TransportError as error:
-            stream.close()
-            raise failure_of(error) from error
-        except BaseException:
-            stream.close()
-            raise
-        stream.close()
-        return _whole(reply)
-
-    def close(self, reply: Reply) -> None:
-        """Leave a reply."""
-        if reply.content is None:
-            reply.native.stream.close()
-
-
-class AsyncIO:
-    """Sends with an async transport."""
-
-    __slots__ = ("_shell", "_transport")
-
-    def __init__(self, shell: Shell, transport: Any) -> None:
-        self._shell = shell
-        self._transport = transport
-
-    async def transmit(self, call: Call) -> Reply:
-        """Send the call as it stands."""
-        call.record.attempts += 1
-        try:
-            native = await self._transport.handle_async_request(self._shell.request_of(call))
-        except self._shell.library.TransportError as error:
-            raise failure_of(error) from error
-        return _reply(native)
-
-    async def read(self, reply: Reply, most: int) -> bytes:
-        """Read the body, or the beginning of one that is longer than `most` bytes."""
-        stream, head = reply.native.stream, reply.head
-        size = 0
-        if reply.rest is None:
-            reply.rest = aiter(stream)
-        else:
-            size = sum(map(len, head))
-        try:
-            async for chunk in reply.rest:
-                head.append(chunk)
-                size += len(chunk)
-                if size > most:
-                    return b"".join(head)
-        except self._shell.library.TransportError as error:
-            await stream.aclose()
-            raise failure_of(error) from error
-        except BaseException:
-            await stream.aclose()
-            raise
-        await stream.aclose()
-        return _whole(reply)
-
-    async def close(self, reply: Reply) -> None:
-        """Leave a reply."""
-        if reply.content is None:
-            await reply.native.stream.aclose()
-
-
-def _reply(native: Any) -> Reply:
-    # A transport that answers from memory has the body already; as it came, for `content` would be decompressed.
-    return Reply(native.status_code, content=b"".join(native.stream) if native.is_closed else None, native=native)
-
-
-def _whole(reply: Reply) -> bytes:
-    head = reply.head
-    reply.content = content = head[0] if len(head) == 1 else b"".join(head)
-    reply.head = []
-    return content
-
-
 class Shell:
     """Carries calls through layers. Other requests of the client (`GET /models`, ...) pass untouched.
 
@@ -255,8 +128,10 @@ class Shell:
         self._headers = self.library.Headers
         self._parts = as_stream(Parts, self.library)
         self._passing = as_stream(Passing, self.library)
-        self._sync = SyncIO(self, transport) if hasattr(transport, "handle_request") else None
-        self._async = AsyncIO(self, transport) if hasattr(transport, "handle_async_request") else None
+        errors = self.library.TransportError
+        self._sync = SyncIO(transport, self.request_of, errors) if hasattr(transport, "handle_request") else None
+        has_async = hasattr(transport, "handle_async_request")
+        self._async = AsyncIO(transport, self.request_of, errors) if has_async else None
 
     def handle_request(self, request: Any) -> Any:
         """Send a request of a blocking client."""

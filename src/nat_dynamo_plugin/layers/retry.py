@@ -12,8 +12,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from nat_dynamo_plugin.http.answers import MAX_UNARY_BYTES, error_text
-from nat_dynamo_plugin.http.call import Call, Headers, Reply
+from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Close, Failure, Flow, Operation, ReadBody, Send, Sleep
+from nat_dynamo_plugin.http.headers import Headers
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from nat_dynamo_plugin.http.call import Call, Headers, Reply
+from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Failure, Layer, chained, run, run_async
+from nat_dynamo_plugin.http.headers import Headers
 
 URL = "http://127.0.0.1:8000/v1/chat/completions"
 Answer = Reply | Failure | Callable[[Call], Reply]

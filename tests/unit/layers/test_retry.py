@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from nat_dynamo_plugin.http.call import Headers, Reply
+from nat_dynamo_plugin.http.call import Reply
 from nat_dynamo_plugin.http.flow import Failure
+from nat_dynamo_plugin.http.headers import Headers
 from nat_dynamo_plugin.layers.retry import (
     BACKOFF_S,
     MAX_BACKOFF_S,
