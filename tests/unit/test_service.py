@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 import pytest
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import remote_service, running_service, service_of
+from nat_dynamo_plugin.http.flow import Layer
+from nat_dynamo_plugin.service import make_service, running_service, service_of
 
 KEY = "sk-not-a-real-key"
 
@@ -20,12 +24,63 @@ def config(**fields: object) -> DynamoModelConfig:
     return DynamoModelConfig(**{"model_name": "m", "base_url": "http://127.0.0.1:1/v1", **fields})
 
 
-async def test_clients_of_one_build_share_planner_and_memory() -> None:
+async def test_clients_of_one_build_share_a_service() -> None:
     c = config()
     async with running_service(c) as service:
         assert service_of(c) is service
-        assert service.asking.planner is not None and service.asking.workload is None
+        assert service.planner is not None and service.admission is None
     assert c.running_service is None
+
+
+async def test_a_service_left_in_another_task_is_over_everywhere() -> None:
+    c = config(model_name="old")
+    running = running_service(c)
+    old = await running.__aenter__()
+    await asyncio.create_task(running.__aexit__(None, None, None))
+    assert service_of(c) is not old
+    # Whatever a new config's id may be, it is not the old one.
+    assert all(service_of(config(model_name="new")).model_name == "new" for _ in range(3))
+
+
+async def test_builds_of_one_config_at_once_have_a_service_each() -> None:
+    c, both = config(), asyncio.Barrier(2)
+
+    async def build() -> None:
+        async with running_service(c) as service:
+            await both.wait()
+            assert service_of(c) is service
+            await both.wait()
+
+    await asyncio.gather(build(), build())
+
+
+def test_llms_of_one_server_and_model_share_gate_counters_and_what_it_refuses() -> None:
+    made = [make_service(config(max_active_prefixes=8, temperature=t)) for t in (0, 1)]
+    other = make_service(config(max_active_prefixes=8, model_name="other"))
+    gates = [service.admission.gate for service in (*made, other) if service.admission is not None]
+    counters = [service.planner.counters for service in (*made, other) if service.planner is not None]
+    assert gates[0] is gates[1] is not gates[2]
+    assert counters[0] is counters[1] is not counters[2]
+
+
+def test_what_is_not_configured_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        "nat_dynamo_plugin.service.chained", lambda layers: seen.append([type(l).__name__ for l in layers])
+    )
+    make_service(config(prefix_template=None, max_retries=0, connection={"follow_redirects": False}))
+    make_service(config(prefix_total_requests="auto", max_active_prefixes=4))
+    plain, full = seen
+    assert plain == ["RecordLayer", "OpenAIErrorsLayer", "PayloadHeadersLayer"]
+    assert full == [
+        *plain,
+        *("QuestionLayer", "LearningLayer", "AdmissionLayer", "RefusalLayer", "RetryLayer", "RedirectLayer"),
+    ]
+
+
+def test_no_server_is_an_error() -> None:
+    with pytest.raises(ValueError, match="base_url"):
+        service_of(config(base_url=None))
 
 
 async def test_a_config_nobody_started_is_served_all_the_same() -> None:
@@ -42,11 +97,11 @@ def test_an_embedded_dynamo_that_nobody_started_is_an_error() -> None:
 def test_the_environment_gives_url_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:2/v1")
-    service = remote_service(config(base_url=None))
+    service = make_service(config(base_url=None))
     assert (service.base_url, service.api_key) == ("http://127.0.0.1:2/v1", KEY)
-    assert remote_service(config(api_key="sk-of-the-config")).api_key == "sk-of-the-config"
+    assert make_service(config(api_key="sk-of-the-config")).api_key == "sk-of-the-config"
 
 
 def test_no_key_in_what_is_printed() -> None:
-    assert KEY not in repr(remote_service(config(api_key=KEY)))
+    assert KEY not in repr(make_service(config(api_key=KEY)))
     assert KEY not in repr(config(api_key=KEY))

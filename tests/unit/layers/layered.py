@@ -13,11 +13,11 @@ from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.plan.serving import ServingPlan, make_plan
 from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints, resolve_hints
-from nat_dynamo_plugin.question.prefix import PrefixTemplate, current_identity, surrounding_ids
+from nat_dynamo_plugin.question.identity import current_identity
+from nat_dynamo_plugin.question.ids import PrefixTemplate
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 TEMPLATE = PrefixTemplate("{uuid}")
-around = partial(surrounding_ids, TEMPLATE)
 
 
 class FakeCall:
@@ -27,7 +27,7 @@ class FakeCall:
         self.url = "http://server/v1/chat/completions"
         self.body = SimpleNamespace(raw=body)
         self.record = CallRecord(started_at=1000.0)
-        self.turn = None if plan is None else SimpleNamespace(plan=plan)
+        self.turn = None if plan is None else SimpleNamespace(plan=plan, identity=plan.identity)
         self._ends: list[Callable[[CallRecord], None]] = []
 
     def on_end(self, callback: Callable[[CallRecord], None]) -> None:

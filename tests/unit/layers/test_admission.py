@@ -15,16 +15,16 @@ from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.nat.middleware import DynamoPrefixScope, DynamoPrefixScopeConfig
 from nat_dynamo_plugin.plan.serving import HALF_PRIORITY_TOKENS
 from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints
-from nat_dynamo_plugin.question.prefix import DynamoPrefixContext
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
-from .layered import FakeCall, LayeredClient, around, turns
+from .layered import FakeCall, LayeredClient, turns
 
 STATE = ContextState.get()
 
 
 def gated(limit: int = 1, hints: PrefixHints | None = None) -> tuple[LayeredClient, Gate]:
     gate = Gate(limit)
-    return LayeredClient(admission=AdmissionLayer(gate, around), hints=hints), gate
+    return LayeredClient(admission=AdmissionLayer(gate), hints=hints), gate
 
 
 async def ask(client: LayeredClient, name: str) -> None:
@@ -169,7 +169,7 @@ async def test_a_streaming_middleware_ends_its_question_with_its_stream() -> Non
 
 async def test_the_end_of_a_question_ends_it_for_both_layers() -> None:
     gate = Gate(1)
-    client = LayeredClient(LearningLayer(WorkLearner()), AdmissionLayer(gate, around))
+    client = LayeredClient(LearningLayer(WorkLearner()), AdmissionLayer(gate))
     token = STATE.workflow_run_id.set("run-1")
     try:
         await client.ask()
@@ -238,7 +238,7 @@ def test_a_call_of_nobody_passes_and_the_probe_hears_of_it() -> None:
         return "reply"
         yield
 
-    flow = AdmissionLayer(gate, around, probe).flow(call, send)  # type: ignore[arg-type]
+    flow = AdmissionLayer(gate, probe).flow(call, send)  # type: ignore[arg-type]
     with pytest.raises(StopIteration) as stop:
         next(flow)
     call.finish()

@@ -8,11 +8,12 @@ import pytest
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints
-from nat_dynamo_plugin.question.prefix import CallIdentity, DynamoPrefixContext
+from nat_dynamo_plugin.question.identity import CallIdentity
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
 from .layered import FakeCall, LayeredClient
 
-IDENTITY = CallIdentity("q", "q", None, ("<workflow>",), False)
+IDENTITY = CallIdentity("q", "q", None, ("<workflow>",))
 
 
 def learning(file: Path | None = None) -> LayeredClient:
