@@ -450,9 +450,8 @@ class TestIsolation:
                     setup.sync.post(URL, json={})
 
         threads = [threading.Thread(target=question) for _ in range(8)]
-        with DynamoPrefixContext.held(
-            "shared"
-        ):  # it would end with the first thread that is done before the next begins
+        # It would end with a thread that is done before the next one begins.
+        with DynamoPrefixContext.held("shared"):
             for thread in threads:
                 thread.start()
             for thread in threads:
