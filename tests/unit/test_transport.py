@@ -429,7 +429,8 @@ class TestIsolation:
                     setup.sync.post(URL, json={})
 
         threads = [threading.Thread(target=question) for _ in range(8)]
-        with DynamoPrefixContext.scope("shared"):  # open all the time, or the question would end in between
+        # It would end with a thread that is done before the next one begins.
+        with DynamoPrefixContext.held("shared"):
             for thread in threads:
                 thread.start()
             for thread in threads:

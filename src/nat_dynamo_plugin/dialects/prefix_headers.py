@@ -21,7 +21,7 @@ class PrefixHeaders(Dialect):
         if hints.total_requests is not None:
             headers.append((b"x-prefix-total-requests", b"%d" % hints.total_requests))
         if hints.osl is not None:
-            headers.append((b"x-prefix-osl", osl_level(hints.osl).value.encode("ascii")))
+            headers.append((b"x-prefix-osl", osl_level(hints.osl).encode("ascii")))
         if hints.iat is not None:
-            headers.append((b"x-prefix-iat", iat_level(hints.iat).value.encode("ascii")))
+            headers.append((b"x-prefix-iat", iat_level(hints.iat).encode("ascii")))
         return Said(tuple(headers))

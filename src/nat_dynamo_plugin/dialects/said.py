@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -14,8 +12,7 @@ Edit = Callable[[dict[str, Any]], None]
 """Changes a request's body, parsed from JSON, in place. Members it leaves alone keep their bytes."""
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """What is said of one call. Never changed once it is made.
 
     Attributes:
@@ -23,17 +20,14 @@ class Said:
         members: top-level members of the request's JSON body. They are merged with the caller's own, who wins.
         edit: for servers whose marks go inside what the caller sends; needs the body to be parsed, so it costs more.
         rests_on: headers of ours that mean nothing unless another one, named here, is ours too.
+        encoded: the members as a JSON object, if somebody has made it already.
     """
 
     headers: Headers = ()
-    members: Mapping[str, Any] = field(default_factory=dict)
+    members: Mapping[str, Any] = {}
     edit: Edit | None = None
-    rests_on: Mapping[bytes, bytes] = field(default_factory=dict)
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """The members as a JSON object, made once."""
-        return msgspec.json.encode(self.members)
+    rests_on: Mapping[bytes, bytes] = {}
+    encoded: bytes | None = None
 
     def headers_beside(self, callers: Collection[bytes]) -> Headers:
         """Our headers for a request that has some already: the caller wins.
@@ -48,27 +42,31 @@ class Said:
 
 
 def combined(sayings: Sequence[Said]) -> Said:
-    """Several sayings as one. Of two headers of one name, and of two values of one member, the first is said."""
-    if len(sayings) == 1:
-        return sayings[0]
+    """Several sayings as one, encoded. Of two headers of one name, and of two values of one member, the first is said.
+
+    Raises:
+        Exception: the members have no JSON.
+    """
     headers: dict[bytes, bytes] = {}
     members: Mapping[str, Any] = {}
-    rests_on: dict[bytes, bytes] = {}
+    rests_on: Mapping[bytes, bytes] = {}
     edits = []
     for said in sayings:
         for name, value in said.headers:
             headers.setdefault(name, value)
         if said.members:
             members = merged(said.members, members) if members else said.members
+        if said.rests_on:
+            rests_on = {**rests_on, **said.rests_on} if rests_on else said.rests_on
         if said.edit is not None:
             edits.append(said.edit)
-        rests_on.update(said.rests_on)
-    return Said(tuple(headers.items()), members, _one_after_the_other(edits), rests_on)
+    edit = _one_after_the_other(edits) if edits else None
+    return Said(tuple(headers.items()), members, edit, rests_on, msgspec.json.encode(members))
 
 
-def _one_after_the_other(edits: Sequence[Edit]) -> Edit | None:
-    if len(edits) < 2:
-        return edits[0] if edits else None
+def _one_after_the_other(edits: Sequence[Edit]) -> Edit:
+    if len(edits) == 1:
+        return edits[0]
 
     def edit(body: dict[str, Any]) -> None:
         for each in edits:

@@ -69,7 +69,7 @@ class Questions:
         self._held: dict[str, _Held] = {}
         self._runs: dict[int, _Run] = {}  # by the id of NAT's event stream
         self._gone: deque[_Run] = deque()
-        self._listeners: weakref.WeakSet[QuestionListener] = weakref.WeakSet()
+        self._listeners: tuple[weakref.ref[QuestionListener], ...] = ()
         self._lock = threading.Lock()
         after_fork(self, Questions.renew)
 
@@ -80,7 +80,8 @@ class Questions:
     def listen(self, listener: QuestionListener) -> None:
         """Tell a listener, as long as it lives, of every question that ends."""
         with self._lock:
-            self._listeners.add(listener)
+            alive = [known for known in self._listeners if known() not in (None, listener)]
+            self._listeners = (*alive, weakref.ref(listener))
 
     def hold(self, prefix_id: str, scope: object) -> None:
         """Note that a scope of this id is open."""
@@ -170,9 +171,10 @@ class Questions:
         self._tell(prefix_id)
 
     def _tell(self, prefix_id: str) -> None:
-        with self._lock:
-            listeners = list(self._listeners)
-        for listener in listeners:
+        for known in self._listeners:
+            listener = known()
+            if listener is None:
+                continue
             try:
                 listener.question_ended(prefix_id)
             except Exception as error:

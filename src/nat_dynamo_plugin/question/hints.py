@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from operator import index as whole_number
 from typing import Any
 
@@ -207,8 +208,11 @@ class DynamoHints:
                 raise ValueError(f"kind={kind!r} is not allowed: use a text of 1 to {MAX_KIND_CHARS} characters")
             given["kind"] = kind
         outer = DynamoHints.current() or ScopeHints()
-        with _scope.scope(replace(outer, **given)):
+        entry, token = _scope.enter(replace(outer, **given))
+        try:
             yield
+        finally:
+            _scope.leave(entry, token)
 
     @staticmethod
     def current() -> ScopeHints | None:
@@ -234,8 +238,21 @@ def resolve_hints(
         prediction: what NAT's prediction trie says of this call.
         manual_sensitivity: the level of an active `@latency_sensitive`, or `None`.
     """
-    if scope is None and prediction is None and manual_sensitivity is None:
-        return config  # the common case costs nothing
+    if prediction is None:
+        if scope is None and manual_sensitivity is None:
+            return config  # the common case costs nothing
+        return _resolved(config, 0, scope, None, manual_sensitivity)  # the same for all calls of a scope
+    return _resolved(config, call_index, scope, prediction, manual_sensitivity)
+
+
+@lru_cache(maxsize=1024)
+def _resolved(
+    config: PrefixHints,
+    call_index: int,
+    scope: ScopeHints | None,
+    prediction: CallPrediction | None,
+    manual_sensitivity: int | None,
+) -> PrefixHints:
     changes: dict[str, Any] = {}
     if prediction is not None:
         remaining = prediction.remaining_calls

@@ -7,9 +7,7 @@ value stays behind in the context variable; it is remembered as left, and seen b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Generic, TypeVar
 from weakref import WeakSet
 
@@ -61,21 +59,20 @@ class Scoped(Generic[T]):
         """Have no value for the rest of this context, or until the scope around this is left."""
         self._variable.set(None)
 
-    @contextmanager
-    def scope(self, value: T) -> Iterator[Entry[T]]:
-        """Set a value for a block and restore the outer one after it."""
+    def enter(self, value: T) -> tuple[Entry[T], Token[Entry[T] | None]]:
+        """Set a value for a scope. What comes back is for `leave`, in a `finally` of the same function."""
         entry = Entry(value, self.get(), is_scope=True)
-        token = self._variable.set(entry)
-        try:
-            yield entry
-        finally:
-            top = self._variable.get()
-            restored = top is None or top is entry or not top.is_scope or not top.is_inside(entry)
-            if restored:
-                try:
-                    self._variable.reset(token)
-                except ValueError:  # a token of another context
-                    restored = False
-            if not restored:
-                self._left.add(entry)
-                self._any_left = True
+        return entry, self._variable.set(entry)
+
+    def leave(self, entry: Entry[T], token: Token[Entry[T] | None]) -> None:
+        """Restore what was set around a scope."""
+        top = self._variable.get()
+        if top is None or top is entry or not top.is_scope or not top.is_inside(entry):
+            try:
+                self._variable.reset(token)
+            except ValueError:  # a token of another context
+                pass
+            else:
+                return
+        self._left.add(entry)
+        self._any_left = True

@@ -93,12 +93,13 @@ class DynamoPrefixContext:
             ValueError: for an empty id.
         """
         explicit = _here(prefix_id)
-        with _explicit.scope(explicit) as entry:
-            questions.hold(explicit.prefix_id, entry)
-            try:
-                yield
-            finally:
-                questions.release(explicit.prefix_id, entry, ends=ends)
+        entry, token = _explicit.enter(explicit)
+        questions.hold(explicit.prefix_id, entry)
+        try:
+            yield
+        finally:
+            _explicit.leave(entry, token)
+            questions.release(explicit.prefix_id, entry, ends=ends)
 
     @staticmethod
     def held(prefix_id: str) -> AbstractContextManager[None]:

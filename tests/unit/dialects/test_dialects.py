@@ -14,6 +14,7 @@ from nat_dynamo_plugin.dialects.nvext_annotations import Annotations
 from nat_dynamo_plugin.dialects.prefix_headers import PrefixHeaders
 from nat_dynamo_plugin.dialects.said import Said
 from nat_dynamo_plugin.dialects.scripted import Replay
+from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.dialects.telemetry import Telemetry
 from nat_dynamo_plugin.dialects.usage import Usage, openai_usage
 from nat_dynamo_plugin.plan.serving import NO_PLAN, ServingPlan
@@ -45,7 +46,7 @@ def agent_hints(**changes: Any) -> dict[str, Any]:
 
 class TestDynamo:
     def test_exact_bytes(self) -> None:
-        said = Dynamo().say(a_plan())
+        said = Speaker([Dynamo()]).say(a_plan())
         assert said.headers == ((b"x-dynamo-session-id", b"q%201"),)
         assert said.encoded == (b'{"nvext":{"agent_hints":{"osl":512,"speculative_prefill":true},' + TELEMETRY + b"}}")
 
@@ -88,14 +89,14 @@ def test_prefix_headers_exact_bytes() -> None:
 
 
 def test_annotations_exact_bytes() -> None:
-    said = Annotations().say(a_plan())
+    said = Speaker([Annotations()]).say(a_plan())
     assert said.headers == ()
     assert said.encoded == b'{"nvext":{"annotations":["prefix_id:q 1","total_requests:10","osl:512","iat:60"]}}'
 
 
 def test_telemetry_needs_no_plan() -> None:
     assert not Telemetry().needs_plan
-    assert Telemetry().say(NO_PLAN).encoded == b'{"nvext":{' + TELEMETRY + b"}}"
+    assert Speaker([Telemetry()]).say().encoded == b'{"nvext":{' + TELEMETRY + b"}}"
 
 
 class TestReplay:
