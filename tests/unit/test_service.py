@@ -65,9 +65,11 @@ def test_llms_of_one_server_and_model_share_gate_counters_and_what_it_refuses() 
 
 def test_what_is_not_configured_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    monkeypatch.setattr(
-        "nat_dynamo_plugin.service.chained", lambda layers: seen.append([type(l).__name__ for l in layers])
-    )
+
+    def names(layers: Iterable[Layer]) -> None:
+        seen.append([type(layer).__name__ for layer in layers])
+
+    monkeypatch.setattr("nat_dynamo_plugin.service.chained", names)
     make_service(config(prefix_template=None, max_retries=0, connection={"follow_redirects": False}))
     make_service(config(prefix_total_requests="auto", max_active_prefixes=4))
     plain, full = seen

@@ -24,7 +24,7 @@ from nat_dynamo_plugin.config.values import Auto, File, LevelOrNumber, number
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
 from nat_dynamo_plugin.nearest import shown
 from nat_dynamo_plugin.question.hints import I32_MAX, PrefixHints, PrefixLevel
-from nat_dynamo_plugin.question.ids import PrefixTemplate, check_template
+from nat_dynamo_plugin.question.ids import check_template
 
 if TYPE_CHECKING:
     from nat_dynamo_plugin.service import Service
@@ -175,16 +175,8 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     @field_validator("prefix_template")
     @classmethod
     def _makes_an_id(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        check_template(value)
-        try:
-            made = PrefixTemplate(value).render(run="run", conversation="conversation", function="function")
-            made.encode()
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"prefix_template={value!r} makes no id: {error}") from None
-        if not made.strip():
-            raise ValueError(f"prefix_template={value!r} makes an empty id")
+        if value is not None:
+            check_template(value)
         return value
 
     @field_validator("prefix_wire")

@@ -103,12 +103,24 @@ class Answer(msgspec.Struct):
     error: msgspec.Raw = _ABSENT
 
 
+class _Plain(msgspec.Struct):
+    """An answer in which everything is as it should be, read in one go."""
+
+    model: str | None = None
+    choices: list[Choice] | None = None
+    usage: _Usage | None = None
+    nvext: _Nvext | None = None
+    error: msgspec.Raw = _ABSENT
+    status: msgspec.Raw = _ABSENT
+
+
 def is_said(raw: msgspec.Raw) -> bool:
     """Whether a member is there, and neither null nor empty."""
     return len(raw) > 5 or bytes(raw) not in _NOTHING
 
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_plain = msgspec.json.Decoder(_Plain).decode
 _decode_usage = msgspec.json.Decoder(_Usage).decode
 _decode_nvext = msgspec.json.Decoder(_Nvext).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -156,6 +168,25 @@ def _member(kind: Any, data: msgspec.Raw) -> Any:
     return None
 
 
+def take_plain(record: CallRecord, data: bytes) -> bool:
+    """Put what an answer of the usual kind says into its record; whether it is one, or has to be looked at closely."""
+    try:
+        answer = _decode_plain(data)
+    except (ValueError, RecursionError):
+        return False
+    choices = answer.choices
+    if not choices or answer.error or answer.status or choices[0].finish_reason == "error":
+        return False
+    record.finish_reason = choices[0].finish_reason
+    if answer.model is not None:
+        record.model = answer.model
+    if answer.usage is not None:
+        _count_usage(record, answer.usage)
+    if answer.nvext is not None:
+        _take_nvext(record, answer.nvext)
+    return True
+
+
 def take(record: CallRecord, answer: Answer, read_usage: Sequence[ReadUsage] = ()) -> None:
     """Put what an answer says of itself into its record."""
     if answer.model is not None:
@@ -166,10 +197,7 @@ def take(record: CallRecord, answer: Answer, read_usage: Sequence[ReadUsage] = (
         _take_nvext(record, nvext)
 
 
-def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadUsage]) -> None:
-    usage = _read(_Usage, _decode_usage, raw)
-    if usage is None:
-        return
+def _count_usage(record: CallRecord, usage: _Usage) -> None:
     for prompt, completion, details in (
         (usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details),
         (usage.input_tokens, usage.output_tokens, usage.input_tokens_details),
@@ -180,6 +208,13 @@ def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadU
             record.completion_tokens = completion
         if details is not None and details.cached_tokens is not None:
             record.cached_tokens = details.cached_tokens
+
+
+def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadUsage]) -> None:
+    usage = _read(_Usage, _decode_usage, raw)
+    if usage is None:
+        return
+    _count_usage(record, usage)
     if not read_usage:
         return
     said = _member(dict[str, Any], raw)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from nat_dynamo_plugin.http.answer_fields import Answer, ReadUsage, error_text, is_said, read_answer, take
+from nat_dynamo_plugin.http.answer_fields import Answer, ReadUsage, error_text, is_said, read_answer, take, take_plain
 from nat_dynamo_plugin.http.encodings import decoder
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES, EventCutter
 from nat_dynamo_plugin.telemetry.record import CallRecord
@@ -108,6 +108,8 @@ class _UnaryReader(Reader):
             return
         if status >= 400:
             self._fail(str(status), error_text(body) or f"HTTP {status}, and no word why")
+        elif not self._read_usage and take_plain(self.record, body):
+            return
         elif not body.strip():
             self._fail("unreadable", "the answer is empty")
         elif (answer := read_answer(body)) is None:

@@ -138,8 +138,7 @@ class Call:
         self._exhausted = False
         self._ended_ms: float | None = None
         self._origin: str | None = None
-        # An answer may be closed in another task or thread; NAT's steps belong to the one that called.
-        self._context: Context = copy_context()
+        self._context: Context | None = None
         self._started = perf_counter()
 
     @property
@@ -179,6 +178,10 @@ class Call:
 
     # What follows is told by the shell that carries the call.
 
+    def goes_on(self) -> None:
+        """The answer is handed to the caller unread, who may close it in another task or thread."""
+        self._context = copy_context()  # NAT's steps belong to the one that called
+
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the answer have come."""
         # The consumer may sit on an open stream; a call ends with its last bytes.
@@ -216,7 +219,10 @@ class Call:
             if record.error is None and not self._exhausted and not reader.complete:
                 record.error, record.error_type = LEFT, "left"
             reader.finish(ended)
-        self._context.run(self._tell, record)
+        if self._context is None:
+            self._tell(record)
+        else:
+            self._context.run(self._tell, record)
 
     def _tell(self, record: CallRecord) -> None:
         ends, self._ends = self._ends, []

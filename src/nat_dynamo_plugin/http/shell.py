@@ -244,6 +244,7 @@ class Shell:
         for chunk in reply.head:
             call.feed(chunk)
         watch()
+        call.goes_on()
         native.stream = self._passing(call, reply, self, loop)
         return self._with_changes(native, reply)
 

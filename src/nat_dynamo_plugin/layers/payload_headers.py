@@ -13,6 +13,8 @@ from nat_dynamo_plugin.http.flow import Flow, Send
 
 logger = logging.getLogger(__name__)
 
+_STATE = ContextState.get()
+
 MAX_VALUE_CHARS = 4096
 """Longest value that is sent; servers take 8 to 64 KB of headers in all."""
 _NAME = re.compile(r"[A-Za-z0-9_!#$%&'*+.^`|~-]{1,128}")  # a token of RFC 9110, section 5.6.2
@@ -24,7 +26,7 @@ class PayloadHeadersLayer:
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Add the headers, and send."""
-        extra = getattr(ContextState.get().input_message.get(), "model_extra", None)
+        extra = getattr(_STATE.input_message.get(), "model_extra", None)
         for key, value in (extra or {}).items():
             text = "" if value is None else str(value)
             if value is None:

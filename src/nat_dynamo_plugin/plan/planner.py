@@ -79,7 +79,7 @@ class Planner(Generic[S]):
         self._max_sensitivity = max_sensitivity
         self._expect = expect
         self._crowded = crowded
-        self.counters = counters or CallCounters()
+        self.counters = CallCounters() if counters is None else counters
 
     def next_turn(self) -> Turn[S]:
         """The turn of a call made now, from this context; counts the call.

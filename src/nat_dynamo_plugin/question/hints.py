@@ -98,6 +98,10 @@ class PrefixHints:
     priority: int | None = None
     latency_sensitivity: float | None = None
 
+    def __hash__(self) -> int:
+        # On the path of every call, where hashing the levels, which are enums, takes longer than the rest.
+        return hash((self.total_requests, self.remaining_calls, self.priority))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeHints:

@@ -149,9 +149,12 @@ def check_template(template: str) -> None:
                 f"prefix_template={template!r} has the unknown placeholder {{{name}}}; allowed are {allowed}{near}"
             )
     try:
-        template.format(**dict.fromkeys(PLACEHOLDERS, "x"))
+        made = template.format(**dict.fromkeys(PLACEHOLDERS, "x"))
+        made.encode()
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(f"prefix_template={template!r} can not be filled in with text: {error}") from None
+    if not made.strip():
+        raise ValueError(f"prefix_template={template!r} makes an empty id")
 
 
 def sessions_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nat.builder.context import Context
+from nat.builder.context import Context, ContextState
 from nat.data_models.intermediate_step import (
     IntermediateStepPayload,
     IntermediateStepType,
@@ -14,12 +14,14 @@ from nat.utils.providers import generate_id
 from nat_dynamo_plugin.telemetry.exporters import Emit
 from nat_dynamo_plugin.telemetry.record import RECORD_KEY, STEP_NAME, CallRecord
 
+_STATE = ContextState.get()
+
 
 def export(record: CallRecord) -> None:
     """Push a CUSTOM_START/CUSTOM_END pair for this call; nothing outside a workflow run, where nobody listens."""
-    context = Context.get()
-    if context.workflow_run_id is None:
+    if _STATE.workflow_run_id.get() is None:
         return
+    context = Context.get()
     steps = context.intermediate_step_manager
     step_id = generate_id()
     ended_at = record.started_at + (record.client_total_ms or 0.0) / 1000.0

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from nat_dynamo_plugin.admission.gate import Gate
+from nat_dynamo_plugin.admission.gate import Gate, Place
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.limits import FILL, AdaptiveLimit
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.service import make_service
+from nat_dynamo_plugin.telemetry.gauges import read_gauges
 
 
-def test_what_gates_hold_back() -> None:
+async def test_what_gates_hold_back() -> None:
+    places: list[asyncio.Task[Place]] = []
     gates = [Gate(2, model="gated"), Gate(3, model="gated"), Gate(AdaptiveLimit(), model="auto")]
     for gate in gates:
         for number in range(4):
-            gate.begin(f"q{number}", body=b'{"prompt": "%s"}' % (b"word " * 80))
+            place = gate.place(f"q{number}", body=b'{"prompt": "%s"}' % (b"word " * 80))
+            places.append(asyncio.create_task(place.__aenter__()))
+    await asyncio.sleep(0)  # each goes in or waits
     gates[2].on_capacity(1000)
 
     def values(name: str, model: str) -> list[float]:
@@ -26,12 +34,14 @@ def test_what_gates_hold_back() -> None:
     assert values("active_tokens", "auto") == [pytest.approx(100, abs=2)]
     assert values("max_active_prefixes", "auto") == []
     assert values("max_active_tokens", "auto") == [FILL * 1000]
+    for task in places:
+        task.cancel()
 
 
 def test_the_service_has_gates_shown_in_the_metrics() -> None:
-    import nat_dynamo_plugin.service  # noqa: F401
-    from nat_dynamo_plugin.telemetry.gauges import read_gauges
+    make_service(DynamoModelConfig(model_name="m"))
 
     gate = Gate(2, model="shown")
-    gate.begin("q", body=b'{"prompt": "a"}')
-    assert [g.value for g in read_gauges() if g.labels == {"model": "shown"} and g.name == "active_prefixes"] == [1]
+    with gate.place("q", body=b'{"prompt": "a"}'):
+        shown = [g for g in read_gauges() if g.labels == {"model": "shown"} and g.name == "active_prefixes"]
+    assert [gauge.value for gauge in shown] == [1]

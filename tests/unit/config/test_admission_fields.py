@@ -22,14 +22,13 @@ class TestConfig:
         config = DynamoModelConfig(
             model_name="m", prefix_total_requests=value, prefix_osl=value, prefix_iat=value, max_active_prefixes=value
         )
-        assert config.max_active_prefixes == config.prefix_total_requests == config.prefix_osl == "auto"
+        assert config.admission.max_active_prefixes == config.prefix_total_requests == config.prefix_osl == "auto"
         hints = config.prefix_hints
         assert (hints.total_requests, hints.osl, hints.iat) == (None, None, None)
         assert DynamoModelConfig(**config.model_dump()) == config
 
     def test_the_names_are_ours(self) -> None:
-        ours = DynamoModelConfig.get_dynamo_field_names()
-        assert {"max_active_prefixes", "prefix_learned", "prefix_idle", "prefix_max_wait"} <= ours
+        assert {"admission", "prefix_learned", "retry", "connection"} <= DynamoModelConfig.get_dynamo_field_names()
 
     @pytest.mark.parametrize("field", ["prefix_idle", "prefix_max_wait"])
     @pytest.mark.parametrize("value", [0, -1, "nan", "inf"])

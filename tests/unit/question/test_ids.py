@@ -116,8 +116,8 @@ class TestTemplate:
 
     def test_one_that_fails_for_a_value_leaves_the_clients_own_id(self, caplog: pytest.LogCaptureFixture) -> None:
         once._said.clear()
-        template = PrefixTemplate("{run:.0}")
+        template = PrefixTemplate("{run:.1}")
         with caplog.at_level(logging.WARNING, "nat_dynamo_plugin"):
             for _ in range(3):
-                assert template.render(run="r", conversation=None, function=None) == template.client_uuid
-        assert len(caplog.records) == 1 and "prefix_template='{run:.0}'" in caplog.text
+                assert template.render(run=" r", conversation=None, function=None) == template.client_uuid
+        assert len(caplog.records) == 1 and "prefix_template='{run:.1}'" in caplog.text
