@@ -24,10 +24,8 @@ async def auto_on(**local: Any) -> AsyncIterator[tuple[Any, Gate]]:
     async with WorkflowBuilder() as builder:
         await builder.add_llm("llm", llm)
         chat = await builder.get_llm("llm", wrapper_type=LLMFrameworkEnum.LANGCHAIN)
-        assert llm.running_service is not None and llm.running_service.planner is not None
-        workload = llm.running_service.planner.workload
-        assert workload is not None and workload.gate is not None
-        yield chat, workload.gate
+        assert llm.running_service is not None and llm.running_service.admission is not None
+        yield chat, llm.running_service.admission.gate
 
 
 async def capacity_is_known(gate: Gate) -> None:

@@ -33,8 +33,8 @@ class AdmissionConfig(Block):
     )
     max_wait: Seconds = Field(
         default=300.0,
-        description="Longest wait for a place in seconds (default 300); after it a question goes on, whatever the "
-        "limit.",
+        description="Seconds of waiting for a place (default 300) after which the question that has waited longest "
+        "goes in as one more than the limit; never more than one at a time.",
     )
 
     def _settle(self) -> None:

@@ -52,7 +52,7 @@ class Planner(Generic[S]):
         say: puts a plan into the server's words; must not raise.
         predictions: what a profile predicts, if there is one.
         max_sensitivity: largest latency sensitivity that is sent, whoever gave it.
-        expect: what was learned of questions like the one at hand; counts the call. `None` if nothing is learned.
+        expect: what was learned of questions like the one at hand; counts nothing. `None` if nothing is learned.
         crowded: whether questions wait for room in the KV caches.
         counters: where calls are counted; several LLMs of one server may count together.
 

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from nat_dynamo_plugin.admission import gate as module
 from nat_dynamo_plugin.admission.gate import Gate, Place, gates
 from nat_dynamo_plugin.admission.limits import UnderWay
+from nat_dynamo_plugin.admission.prompts import Prompt
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 InChild = Callable[[Callable[[], bool]], bool]
@@ -370,13 +372,22 @@ class TestReadsPrompts:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
         return json.dumps({"model": "m", "messages": messages}).encode()
 
-    def test_of_a_questions_first_call_only(self) -> None:
+    def test_of_a_questions_first_call_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reads: list[bytes] = []
+        read = module.read_prompt
+
+        def count(body: bytes) -> Prompt:
+            reads.append(body)
+            return read(body)
+
+        monkeypatch.setattr(module, "read_prompt", count)
         gate = Gate(Told(None, None), clock=Clock())
         gate.place("a", body=self.body("s" * 4000, "one")).__enter__()
         tokens = gate.tokens
         assert 1000 < tokens < 1100
         gate.place("a", body=self.body("other" * 4000, "two")).__enter__()
         assert gate.tokens == tokens
+        assert len(reads) == 1
 
     def test_and_counts_what_they_share_once(self) -> None:
         gate = Gate(Told(None, None), clock=Clock())
@@ -387,12 +398,10 @@ class TestReadsPrompts:
     def test_without_holding_others_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gate = Gate(2)
 
-        def read(body: bytes) -> object:
+        def read(body: bytes) -> Prompt:
             with gate.place("other"):
                 pass
             return original(body)
-
-        from nat_dynamo_plugin.admission import gate as module
 
         original = module.read_prompt
         monkeypatch.setattr(module, "read_prompt", read)

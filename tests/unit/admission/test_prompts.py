@@ -67,6 +67,10 @@ PARTS = {
     "chat, image": {"type": "image_url", "image_url": {"url": DATA_URL}},
     "chat, image, detail first": {"type": "image_url", "image_url": {"detail": "low", "url": DATA_URL}},
     "chat, image elsewhere": {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
+    "chat, image elsewhere, detail first": {
+        "type": "image_url",
+        "image_url": {"detail": "low", "url": "https://example.com/cat.png"},
+    },
     "chat, audio": {"type": "input_audio", "input_audio": {"data": BASE64, "format": "wav"}},
     "chat, file": {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{BASE64}"}},
     "chat, video": {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + BASE64}},

@@ -509,6 +509,17 @@ class TestPlaces:
         queue.poll(LOST_S)
         assert question.admitted
 
+    def test_who_is_heard_of_again_is_not_lost(self) -> None:
+        queue = AdmissionQueue(2, max_wait_s=math.inf)
+        first = enter(queue, "a")
+        enter(queue, "a")
+        enter(queue, "b", 1.0)
+        queue.end_call(first, 100.0)
+        question = waiting(queue, "next", None, 101.0)
+        queue.poll(LOST_S + 1.0)
+        assert question.admitted
+        assert queue.is_in("a") and not queue.is_in("b")
+
     def test_a_call_that_ends_after_its_question_is_not_counted_for_the_next_of_that_name(self) -> None:
         queue = AdmissionQueue(1, idle_s=30.0)
         before = enter(queue, "ticket")
