@@ -176,12 +176,9 @@ def write_model_folder(folder: Path, tokenizer_json: Path, context_length: int) 
         "chat_template": CHAT_TEMPLATE,
     }  # fmt: skip
     generation_config = {"bos_token_id": pad, "eos_token_id": [eos], "pad_token_id": pad}
-    for name, data in (
-        ("config.json", config),
-        ("tokenizer_config.json", tokenizer_config),
-        ("generation_config.json", generation_config),
-    ):
-        (folder / name).write_text(json.dumps(data, indent=1))
+    files = {"config": config, "tokenizer_config": tokenizer_config, "generation_config": generation_config}
+    for name, data in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(data, indent=1))
 
 
 def eos_token_id() -> int:
