@@ -35,7 +35,10 @@ class Said(msgspec.Struct, frozen=True):
         Args:
             callers: names of the request's own headers, in lower case.
         """
-        if not any(name in callers for name, _ in self.headers):
+        for name, _ in self.headers:
+            if name in callers:
+                break
+        else:
             return self.headers
         rests_on = self.rests_on
         return tuple((n, v) for n, v in self.headers if n not in callers and rests_on.get(n) not in callers)

@@ -180,10 +180,23 @@ def take_plain(record: CallRecord, data: bytes) -> bool:
     record.finish_reason = choices[0].finish_reason
     if answer.model is not None:
         record.model = answer.model
-    if answer.usage is not None:
-        _count_usage(record, answer.usage)
-    if answer.nvext is not None:
-        _take_nvext(record, answer.nvext)
+    usage = answer.usage
+    if usage is not None:
+        record.prompt_tokens = usage.prompt_tokens
+        record.completion_tokens = usage.completion_tokens
+        if usage.prompt_tokens_details is not None:
+            record.cached_tokens = usage.prompt_tokens_details.cached_tokens
+    nvext = answer.nvext
+    if nvext is not None:
+        if nvext.worker_id is not None:
+            record.worker_id = nvext.worker_id.decode_worker_id
+        timing = nvext.timing
+        if timing is not None:
+            record.server_ttft_ms = timing.ttft_ms
+            record.server_total_ms = timing.total_time_ms
+            record.server_prefill_wait_ms = timing.prefill_wait_time_ms
+            record.kv_hit_rate = timing.kv_hit_rate
+            record.queue_depth = timing.router_queue_depth
     return True
 
 

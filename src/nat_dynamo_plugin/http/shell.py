@@ -125,6 +125,7 @@ class Shell:
         self._transport = transport
         self._send = send
         self._http2 = http2
+        self._request = self.library.Request
         self._headers = self.library.Headers
         self._parts = as_stream(Parts, self.library)
         self._passing = as_stream(Passing, self.library)
@@ -177,7 +178,7 @@ class Shell:
         """The library's request for a call as its layers have left it; the caller's own stays as it is."""
         callers = call.native
         # `Request.__init__` would check and convert again what the caller's request has passed already.
-        request = object.__new__(self.library.Request)
+        request = object.__new__(self._request)
         request.method = call.method
         request.url = self.library.URL(call.url) if call.is_sent_elsewhere else callers.url
         headers, parts = call.headers, call.body.to_send

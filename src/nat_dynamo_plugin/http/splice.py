@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
@@ -41,13 +42,20 @@ class Spliced(NamedTuple):
     adds: bool
 
 
+@lru_cache(maxsize=64)
+def _quoted(name: str) -> bytes | None:
+    """A name as it stands in JSON; `None` for one that has several forms."""
+    return b'"%b"' % name.encode() if _PLAIN_NAME.fullmatch(name) else None
+
+
 def may_name(body: bytes, name: str) -> bool:
-    """Whether a name in quotes stands anywhere in the body, be it as a key or in some text.
+    """Whether a name in quotes stands anywhere in the body, be it as a key or in some text; true if it has many forms.
 
     Searched from the end, because CPython's `rfind` takes 0.17 ms a MB and its `find` 0.45 ms. A key written with
     escapes (`"\\u006evext"`) is not found, as no JSON encoder escapes ASCII letters.
     """
-    return body.rfind(b'"%b"' % name.encode()) >= 0
+    quoted = _quoted(name)
+    return quoted is None or body.rfind(quoted) >= 0
 
 
 def spliced(body: bytes, members: Mapping[str, Any], encoded: bytes | None = None) -> Spliced | None:
@@ -72,7 +80,7 @@ def spliced(body: bytes, members: Mapping[str, Any], encoded: bytes | None = Non
     if not members:
         return Spliced((body,), members, False)
     for name in members:
-        if may_name(body, name) or not _PLAIN_NAME.fullmatch(name):
+        if may_name(body, name):
             return _merged_into(body, members)
     head = (encoded or _encode(members))[:-1]
     if body[rest] == 0x22:  # a member follows

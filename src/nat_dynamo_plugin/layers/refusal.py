@@ -34,13 +34,13 @@ class RefusalLayer:
 
     def refuses(self, origin: str) -> bool:
         """Whether this server has refused our fields lately."""
-        return bool(self._until) and self._until.get(origin, 0.0) > self._clock()
+        return self._until.get(origin, 0.0) > self._clock()
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Send with our fields unless the server refuses them; without them if it just did."""
         if call.body.parts is None:
             return (yield from send(call))
-        if self.refuses(call.origin):
+        if self._until and self.refuses(call.origin):
             self._go_bare(call)
             return (yield from send(call))
         reply = yield from send(call)

@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -28,6 +29,7 @@ _SUMS = (
     ("completion_tokens", "nat_dynamo_completion_tokens", "Output tokens."),
 )
 _SUMMED = tuple(name for name, _, _ in _SUMS)
+_summed = attrgetter(*_SUMMED)
 _LATENCIES = (
     ("server_ttft_ms", "nat_dynamo_ttft_seconds", "Time to first token as the server says it."),
     (
@@ -36,6 +38,7 @@ _LATENCIES = (
         "Time of a call as its caller sees it, the wait at the gate and all attempts included.",
     ),
 )
+_latencies = attrgetter(*(name for name, _, _ in _LATENCIES))
 
 
 class _Latency:
@@ -75,12 +78,11 @@ class _Model:
         self.calls[record.status] += 1
         if record.failed:
             self.errors[record.failure or ""] += 1
-        for name in _SUMMED:
-            value = getattr(record, name)
+        sums = self.sums
+        for name, value in zip(_SUMMED, _summed(record), strict=True):
             if value:
-                self.sums[name] += value
-        for name, latency in self.latencies:
-            ms = getattr(record, name)
+                sums[name] += value
+        for (_, latency), ms in zip(self.latencies, _latencies(record), strict=True):
             if ms is not None:
                 latency.observe(ms)
 
