@@ -15,6 +15,7 @@ from nat.data_models.optimizer import OptimizerRunConfig
 from nat.plugins.config_optimizer.optimizer_runtime import optimize_config
 from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
+from nat_dynamo_plugin.http.httpx_shell import HttpxShell
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
 from nat_dynamo_plugin.sweep.search import SweepError
 
@@ -81,14 +82,15 @@ async def test_a_cluster_is_asked_with_a_salt_for_each_run(
     write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     salts: set[str | None] = set()
-    send = httpx.AsyncHTTPTransport.handle_async_request
+    send = HttpxShell.handle_async_request
 
-    async def noted(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+    async def noted(self: HttpxShell, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/chat/completions"):
             salts.add(request.headers.get("x-tenant-id"))
-        return await send(self, request)
+        response: httpx.Response = await send(self, request)
+        return response
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", noted)
+    monkeypatch.setattr(HttpxShell, "handle_async_request", noted)
     async with LocalDynamo(LocalDynamoConfig(workers=2, speedup=100), model_name="m") as cluster:
         here = {"llms.dynamo.local": None, "llms.dynamo.base_url": cluster.base_url, "llms.dynamo.model_name": "m"}
         await optimize(write(**here, **{"llms.dynamo.max_tokens": 8, "optimizer.numeric.n_trials": 2}))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nat.builder.context import Context
+from nat.builder.context import Context, ContextState
 from nat.data_models.intermediate_step import IntermediateStep
 
 from nat_dynamo_plugin.evaluators.records import (
@@ -35,9 +35,9 @@ def test_record_survives_nat_eval_and_json(build: SimpleNamespace, as_model: boo
     assert problems == []
 
 
-def test_reads_what_the_exporter_pushes(build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_what_the_exporter_pushes(build: SimpleNamespace) -> None:
     nat_steps = pytest.importorskip("nat_dynamo_plugin.telemetry.nat_steps")
-    monkeypatch.setattr(type(Context.get()), "workflow_run_id", property(lambda self: "run"))
+    run = ContextState.get().workflow_run_id.set("run")
     seen: list[IntermediateStep] = []
     subscription = Context.get().intermediate_step_manager.subscribe(seen.append)
     record = build.served(started_at=build.T0, client_total_ms=30.0)
@@ -45,6 +45,7 @@ def test_reads_what_the_exporter_pushes(build: SimpleNamespace, monkeypatch: pyt
         nat_steps.export(record)
     finally:
         subscription.unsubscribe()
+        ContextState.get().workflow_run_id.reset(run)
     assert records_from_trajectory(seen) == [record]
 
 
