@@ -9,6 +9,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 UV := .tmp/uv-0.13.9
+OPENAI3 := .tmp/openai3
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -37,7 +38,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-contention bench-overhead demo test check lint types imports repository lock clean
+.PHONY: help bench-contention bench-overhead demo test test-openai3 check lint types imports repository lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -48,6 +49,9 @@ demo: $(VENV)/.demo $(VENV)/.packages ## Run the agent benchmark on an embedded 
 
 test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-openai3: $(OPENAI3)/.made $(VENV)/.packages ## Run LangChain's tests on OpenAI's library 3, which is built on httpx2
+	PYTHONPATH=$(OPENAI3) $(BIN)/python -m pytest tests/conformance/frameworks/test_clients.py -k langchain $(PYTEST_ARGS)
 
 check: lint types imports repository ## Lint, check formatting, types, imports and sizes, and that the files fit every machine
 
@@ -104,6 +108,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 
 $(VENV)/.packages: pyproject.toml eval/pyproject.toml examples/pyproject.toml $(VENV)/.demo
 	@$(PIP) install --no-index --no-deps --no-build-isolation --editable . --editable eval --editable examples
+	@touch $@
+
+$(OPENAI3)/.made: requirements/openai3.txt $(VENV)/.dev
+	@rm -rf $(OPENAI3)
+	@$(INSTALL) --target $(OPENAI3) -r requirements/openai3.txt
 	@touch $@
 
 $(UV)/bin/uv:
