@@ -1,8 +1,9 @@
 """What stands between a caller and the server, once for sync and async: flows, and the drivers that run them.
 
 A layer's `flow` is a generator, as `httpx.Auth.auth_flow` is. It sends the call on with
-`reply = yield from send(call)`, as often as it likes, yields what else it wants done, and returns the reply. A driver
-does what is yielded, blocking or awaiting; what goes wrong is raised where it was yielded.
+`reply = yield from send(call)`, as often as it likes, yields what else it wants done, and returns the reply. One that
+has nothing to do after that may `return send(call)` instead, without being a generator. A driver does what is yielded,
+blocking or awaiting; what goes wrong is raised where it was yielded.
 """
 
 from __future__ import annotations

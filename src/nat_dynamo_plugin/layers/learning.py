@@ -52,7 +52,7 @@ class LearningLayer:
                 kind=None if scope is None else scope.kind,
             )
             call.on_end(partial(self._ended, chain))
-        return (yield from send(call))
+        return send(call)
 
     def expected(self, identity: CallIdentity, kind: str | None, hints: PrefixHints, call_index: int) -> PrefixHints:
         """A call's hints, with what was learned where nobody knows better.

@@ -35,4 +35,4 @@ class PayloadHeadersLayer:
                 call.headers.set(f"{LLMHeaderPrefix.PAYLOAD}-{key.replace('_', '-')}", text)
             else:
                 logger.debug("The payload field %r can not travel in a header", key)
-        return (yield from send(call))
+        return send(call)

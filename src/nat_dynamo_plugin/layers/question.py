@@ -35,7 +35,7 @@ class QuestionLayer:
             said = turn.said
             self._note(call, turn)
         self._put_in(call, said)
-        return (yield from send(call))
+        return send(call)
 
     @staticmethod
     def _put_in(call: Call, said: Said) -> None:

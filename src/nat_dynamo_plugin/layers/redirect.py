@@ -18,13 +18,13 @@ class RedirectLayer:
     def flow(self, call: Call, send: Send) -> Flow:
         """Send until there is an answer."""
         reply: Reply = yield from send(call)
-        for _ in range(MAX_REDIRECTS):
-            location = reply.headers.get("location") if reply.status in (307, 308) else None
-            if location is None:
-                break
-            url = urljoin(call.url, location)
+        followed = 0
+        while reply.status in (307, 308) and followed < MAX_REDIRECTS:
+            location = reply.headers.get("location")
+            url = urljoin(call.url, location) if location else ""
             if not url.startswith(("http://", "https://")):
                 break
+            followed += 1
             yield Close(reply)
             if origin_of(url) != call.origin:
                 for name in SECRETS:
