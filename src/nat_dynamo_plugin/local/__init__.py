@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.local.answers import (
-    ANNOTATION,
     ScriptedAnswer,
     ScriptedAnswerError,
     current_scripted_answer,
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from nat_dynamo_plugin.local.server import LocalDynamo
 
 __all__ = [
-    "ANNOTATION",
     "LocalDynamo",
     "LocalDynamoConfig",
     "LocalDynamoError",

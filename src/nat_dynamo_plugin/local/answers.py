@@ -27,8 +27,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-ANNOTATION = "output_replay_id"
-"""Name of the request annotation by which Dynamo's mocker finds an answer (Dynamo 1.6.0)."""
 
 _CALL_START = "<tool_call>"
 _CALL_END = "</tool_call>"
