@@ -10,7 +10,7 @@ from typing import Any
 import openai
 
 from nat_dynamo_plugin import DynamoModelConfig
-from nat_dynamo_plugin.clients.http import http_clients
+from nat_dynamo_plugin.service import service_of
 
 from ..conformance.frameworks.drivers import Driver, LangChain, make_client
 
@@ -48,7 +48,7 @@ class _Pair:
 
 @asynccontextmanager
 async def _plain_clients(_driver: Driver, config: DynamoModelConfig) -> AsyncIterator[_Pair]:
-    async with http_clients(config) as http:
+    async with service_of(config).http_clients() as http:
         yield _Pair(http.openai(), http.async_openai())
 
 

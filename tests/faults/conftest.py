@@ -16,7 +16,7 @@ import anyio._backends._asyncio
 import pytest
 
 from nat_dynamo_plugin import CallRecord
-from nat_dynamo_plugin.telemetry.record import set_exporters
+from nat_dynamo_plugin.telemetry.exporters import set_exporters
 
 from .columns import COLUMNS
 from .faults import FAULTS

@@ -37,7 +37,8 @@ def config_for(server: FaultServer) -> DynamoModelConfig:
         pytest.fail(f"nothing ends this call: DynamoModelConfig has no {', '.join(missing)}")
     fields: dict[str, Any] = {"request_timeout": 5.0, "connect_timeout": 5.0, "max_retries": RETRIES, "api_key": KEY}
     fields |= {"base_url": server.base_url, "model_name": MODEL, "max_tokens": 48}
-    fields |= {"max_active_prefixes": 1, "prefix_max_wait": GATE_WAIT_S}
+    # A question without a call under way gives its place up; one whose call was lost keeps it.
+    fields |= {"max_active_prefixes": 1, "prefix_max_wait": GATE_WAIT_S, "prefix_idle": 0.02}
     return DynamoModelConfig(**fields | own)
 
 

@@ -139,9 +139,9 @@ class TestExtending:
                 QuestionLayer(speaker, planner),
             ]
         )
-        with httpx.Client(transport=HttpxShell(httpx.MockTransport(serve), send)) as client:
-            with DynamoPrefixContext.scope("ticket-1"):
-                client.post("http://server/v1/chat/completions", json={"model": "m"})
+        shell = HttpxShell(httpx.MockTransport(serve), send)
+        with httpx.Client(transport=shell) as client, DynamoPrefixContext.scope("ticket-1"):
+            client.post("http://server/v1/chat/completions", json={"model": "m"})
         assert [json.loads(request.content)["prompt_cache_key"] for request in requests] == ["ticket-1"] * 2
         assert requests[0].headers["x-team"] == "search"
         assert (records[0].attempts, records[0].cached_tokens) == (2, 4)
