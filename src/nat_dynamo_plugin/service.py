@@ -27,8 +27,8 @@ from nat_dynamo_plugin.http.clients import HttpClients, client_pair
 from nat_dynamo_plugin.http.engines import Connection
 from nat_dynamo_plugin.http.flow import Layer, Send, chained
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
+from nat_dynamo_plugin.layers.answer import AnswerLayer
 from nat_dynamo_plugin.layers.learning import LearningLayer
-from nat_dynamo_plugin.layers.openai_errors import OpenAIErrorsLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
 from nat_dynamo_plugin.layers.record import RecordLayer
@@ -133,8 +133,7 @@ def make_service(
     admission = _admission(config, origin, template)
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     layers: Sequence[Layer | None] = (
-        RecordLayer(config.model_name, origin if base_url else None, emit_record, speaker.usage_readers),
-        OpenAIErrorsLayer(),
+        RecordLayer(config.model_name, origin if base_url else None, emit_record),
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
         QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
@@ -143,6 +142,7 @@ def make_service(
         _of(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         _retry(config),
         RedirectLayer() if config.connection.follow_redirects else None,
+        AnswerLayer(speaker.usage_readers),
     )
     return Service(
         base_url=base_url,

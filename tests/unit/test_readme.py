@@ -21,6 +21,7 @@ from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.http.aiohttp_engine import AiohttpTransport
 from nat_dynamo_plugin.http.flow import chained
 from nat_dynamo_plugin.http.httpx_shell import HttpxShell
+from nat_dynamo_plugin.layers.answer import AnswerLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
 from nat_dynamo_plugin.layers.record import RecordLayer
 from nat_dynamo_plugin.plan.planner import Planner
@@ -134,9 +135,10 @@ class TestExtending:
         planner = Planner("x", PrefixHints(), say=speaker.say)
         send = chained(
             [
-                RecordLayer(emit=records.append, read_usage=speaker.usage_readers),
+                RecordLayer(emit=records.append),
                 layer["Patient"](0.0),
                 QuestionLayer(speaker, planner),
+                AnswerLayer(speaker.usage_readers),
             ]
         )
         shell = HttpxShell(httpx.MockTransport(serve), send)

@@ -73,10 +73,10 @@ def test_what_is_not_configured_is_not_there(monkeypatch: pytest.MonkeyPatch) ->
     make_service(config(prefix_template=None, max_retries=0, connection={"follow_redirects": False}))
     make_service(config(prefix_total_requests="auto", max_active_prefixes=4))
     plain, full = seen
-    assert plain == ["RecordLayer", "OpenAIErrorsLayer", "PayloadHeadersLayer"]
+    assert plain == ["RecordLayer", "PayloadHeadersLayer", "AnswerLayer"]
     assert full == [
-        *plain,
-        *("QuestionLayer", "LearningLayer", "AdmissionLayer", "RefusalLayer", "RetryLayer", "RedirectLayer"),
+        *("RecordLayer", "PayloadHeadersLayer", "QuestionLayer", "LearningLayer", "AdmissionLayer"),
+        *("RefusalLayer", "RetryLayer", "RedirectLayer", "AnswerLayer"),
     ]
 
 

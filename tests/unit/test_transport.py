@@ -223,7 +223,7 @@ def refusing(message: str, status: int = 400) -> Handler:
     def answer(request: httpx.Request) -> httpx.Response:
         if b"nvext" in request.content:
             return httpx.Response(status, json={"error": {"message": message}})
-        return httpx.Response(200, json={"model": "m", "choices": []})
+        return httpx.Response(200, json=ANSWER)
 
     return answer
 

@@ -175,7 +175,7 @@ def take_plain(record: CallRecord, data: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     choices = answer.choices
-    if not choices or answer.error or answer.status or choices[0].finish_reason == "error":
+    if not choices or answer.error or answer.status or choices[0].finish_reason in (None, "error"):
         return False
     record.finish_reason = choices[0].finish_reason
     if answer.model is not None:

@@ -126,6 +126,10 @@ class _UnaryReader(Reader):
             record.finish_reason = answer.status
         if is_said(answer.error) or answer.status == "failed":
             self._fail("error_in_answer", error_text(body))
+        elif not answer.choices and answer.status is None:
+            self._fail("unreadable", f"the answer has no choices: {error_text(body)[:200]}")
+        elif answer.choices and record.finish_reason is None:
+            self._fail("cut_short", "the answer was cut short: it has no finish_reason")
         elif record.finish_reason == "error":
             self._fail("error_in_answer", 'the server ended the answer with finish_reason "error"')
 
@@ -165,9 +169,10 @@ class _StreamReader(Reader):
         tokens = self.record.completion_tokens or self._tokens
         if self._tokens > 1 and tokens > 1:
             self.record.client_itl_ms = (self._last_ms - self._first_ms) / (tokens - 1)
-        whole = self.complete or (bool(self._open) and all(self._open.values()))
+        # `[DONE]` alone says nothing: a server that was cut off itself may send it all the same.
+        whole = all(self._open.values()) if self._open else self.complete and self.record.finish_reason is not None
         if not whole and not self._cutter.lost:
-            self._fail("cut_short", "the stream was cut short: it ended without [DONE] and without a finish_reason")
+            self._fail("cut_short", "the stream was cut short: it ended without a finish_reason")
 
     def _event(self, name: bytes, data: bytes, now_ms: float) -> None:
         # On the path of every token. Servers send the same bytes around each, so an event with the bytes of the last
@@ -186,6 +191,8 @@ class _StreamReader(Reader):
             self._take(answer, data, now_ms)
         elif data.strip() == b"[DONE]":
             self.complete = True
+        elif data.strip():
+            self._fail("unreadable", f"an event of the stream is no JSON object: {error_text(data)[:200]}")
 
     def _take(self, answer: Answer, data: bytes, now_ms: float) -> None:
         record = self.record

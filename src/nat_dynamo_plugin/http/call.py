@@ -111,7 +111,7 @@ class Call:
     """
 
     __slots__ = (
-        *("_context", "_ended_ms", "_ends", "_exhausted", "_open", "_origin", "_started", "_url"),
+        *("_context", "_ended_ms", "_ends", "_exhausted", "_open", "_origin", "_settled", "_started", "_url"),
         *("api", "body", "headers", "method", "native", "reader", "record", "turn"),
     )
 
@@ -136,6 +136,7 @@ class Call:
         self._ends: list[Ended] = []
         self._open = [True]
         self._exhausted = False
+        self._settled = False
         self._ended_ms: float | None = None
         self._origin: str | None = None
         self._context: Context | None = None
@@ -176,6 +177,11 @@ class Call:
         """
         self._ends.append(callback)
 
+    def read_by(self, reader: Reader) -> None:
+        """Have what comes read by this reader; what came of an attempt before is forgotten."""
+        self.reader = reader
+        self._settled = False
+
     # What follows is told by the shell that carries the call.
 
     def goes_on(self) -> None:
@@ -192,6 +198,21 @@ class Call:
     def exhausted(self) -> None:
         """The answer was read to its end."""
         self._exhausted = True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer's last event has passed."""
+        return self.reader is not None and self.reader.complete
+
+    def is_whole(self) -> bool:
+        """Whether what has come is a whole answer; asked when no more of it is expected."""
+        self._settle()
+        return self.record.error is None
+
+    def _settle(self) -> None:
+        if self.reader is not None and not self._settled:
+            self._settled = True
+            self.reader.finish(self.now_ms if self._ended_ms is None else self._ended_ms)
 
     @property
     def only_end_missing(self) -> bool:
@@ -218,7 +239,7 @@ class Call:
             # OpenAI's library always stops behind the last event, before the stream has ended.
             if record.error is None and not self._exhausted and not reader.complete:
                 record.error, record.error_type = LEFT, "left"
-            reader.finish(ended)
+            self._settle()
         if self._context is None:
             self._tell(record)
         else:

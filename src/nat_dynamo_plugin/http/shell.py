@@ -7,106 +7,15 @@ its library's types (`httpx_shell`, `httpx2_shell`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import Any, ClassVar
-
-import anyio
 
 from nat_dynamo_plugin.http.call import Call, Reply, api_of
 from nat_dynamo_plugin.http.flow import Failure, Send, run, run_async
 from nat_dynamo_plugin.http.headers import Headers
 from nat_dynamo_plugin.http.io import AsyncIO, SyncIO
-from nat_dynamo_plugin.http.lost import let_go, watch
+from nat_dynamo_plugin.http.lost import watch
+from nat_dynamo_plugin.http.passing import Passing
 from nat_dynamo_plugin.http.streams import Parts, SentHeaders, as_stream
-
-END_WAIT_S = 0.05
-"""Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
-
-
-class Passing:
-    """An answer's bytes on their way to the caller; the call sees them, and learns of the end whatever happens."""
-
-    def __init__(self, call: Call, reply: Reply, shell: Shell, loop: asyncio.AbstractEventLoop | None) -> None:
-        self._call = call
-        self._stream = reply.native.stream
-        self._head = reply.head
-        self._rest = reply.rest
-        self._shell = shell
-        self._loop = loop
-        self._closed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        call = self._call
-        feed = call.feed
-        try:
-            yield from self._head
-            for chunk in self._stream if self._rest is None else self._rest:
-                feed(chunk)
-                yield chunk
-            call.exhausted()
-        except GeneratorExit:
-            raise  # the consumer stopped; closing ends the call
-        except BaseException as error:
-            call.fail(error)
-            call.finish()
-            raise
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        call = self._call
-        feed = call.feed
-        try:
-            for chunk in self._head:
-                yield chunk
-            if self._rest is None:
-                self._rest = aiter(self._stream)
-            async for chunk in self._rest:
-                feed(chunk)
-                yield chunk
-            call.exhausted()
-        except GeneratorExit:
-            raise  # the consumer stopped; closing ends the call
-        except BaseException as error:
-            call.fail(error)
-            call.finish()
-            raise
-
-    def close(self) -> None:
-        """Close the answer and end the call."""
-        self._closed = True
-        try:
-            self._stream.close()
-        finally:
-            self._call.finish()
-
-    async def aclose(self) -> None:
-        """Close the answer and end the call."""
-        self._closed = True
-        try:
-            try:
-                if self._rest is not None and self._call.only_end_missing:
-                    await self._read_end(self._rest)
-            finally:
-                await self._stream.aclose()
-        finally:
-            self._call.finish()
-
-    async def _read_end(self, rest: AsyncIterator[bytes]) -> None:
-        """Read what ends the body, so that the connection can be used again.
-
-        OpenAI's library stops at the last event, and a connection whose answer was not read to its end is thrown away,
-        after every streamed call. Bounded, as a server may keep an answer open; a sync read could not be. Another task
-        may be reading still (`RuntimeError`): then the answer is closed as it is.
-        """
-        with suppress(self._shell.library.TransportError, RuntimeError), anyio.move_on_after(END_WAIT_S):
-            async for chunk in rest:
-                self._call.feed(chunk)
-            self._call.exhausted()
-
-    def __del__(self) -> None:
-        # A caller that drops an answer without closing it must not keep a connection, nor a place at the gate.
-        if not self._closed:
-            let_go(self._call, self._stream, self._loop)
 
 
 class Shell:
@@ -229,7 +138,6 @@ class Shell:
         """The reply as the library's response; from here on the call ends when its stream is closed or lost."""
         native = reply.native
         if reply.content is not None:
-            call.feed(reply.content)
             call.exhausted()
             call.finish()
             if native is None or (native.is_closed and reply.has_own_headers):
@@ -246,7 +154,7 @@ class Shell:
             call.feed(chunk)
         watch()
         call.goes_on()
-        native.stream = self._passing(call, reply, self, loop)
+        native.stream = self._passing(call, reply, self.library.TransportError, loop)
         return self._with_changes(native, reply)
 
     def _with_changes(self, native: Any, reply: Reply) -> Any:

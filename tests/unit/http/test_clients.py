@@ -17,6 +17,8 @@ from nat_dynamo_plugin.http.clients import HttpClients
 from nat_dynamo_plugin.http.engines import Engines
 from nat_dynamo_plugin.service import make_service
 
+ANSWER = b'{"choices": [{"finish_reason": "stop"}]}'
+
 
 class Server(ThreadingHTTPServer):
     """Answers every request, and counts the connections."""
@@ -43,9 +45,9 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self.send_response(200)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", "2")
+        self.send_header("content-length", str(len(ANSWER)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(ANSWER)
 
     def log_message(self, *_: object) -> None:
         pass

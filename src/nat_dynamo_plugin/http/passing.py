@@ -1,0 +1,163 @@
+"""An answer's bytes on their way to the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+
+import anyio
+
+from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.lost import let_go
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+END_WAIT_S = 0.05
+"""Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
+
+
+class Passing:
+    """Passes an answer on; the call sees it, and learns of the end whatever happens.
+
+    A stream of events that is no whole answer ends in an event of OpenAI's error shape, so that every framework raises
+    its own exception with the server's words instead of taking half an answer for one. What tells that, an event
+    without an end or a `[DONE]` too early, does not reach the caller. Where a connection broke, the HTTP library's
+    exception follows.
+
+    Args:
+        call: whose answer it is.
+        reply: the answer, or the rest of it.
+        errors: what the HTTP library raises when a connection fails.
+        loop: where an async answer is read; `None` for one that is read blocking.
+    """
+
+    def __init__(
+        self, call: Call, reply: Reply, errors: type[Exception], loop: asyncio.AbstractEventLoop | None
+    ) -> None:
+        self._call = call
+        self._stream = reply.native.stream
+        self._head = reply.head
+        self._rest = reply.rest
+        self._errors = errors
+        self._loop = loop
+        self._closed = False
+        self._is_events = call.record.streamed
+        self._held = b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            feed = self._call.feed
+            for chunk in self._head:  # which the call has seen
+                if (passed := self._looked_at(chunk)) is None:
+                    break
+                yield passed
+            else:
+                for chunk in self._stream if self._rest is None else self._rest:
+                    feed(chunk)
+                    if (passed := self._looked_at(chunk)) is None:
+                        break
+                    yield passed
+                else:
+                    self._call.exhausted()
+            yield from self._end()
+        except GeneratorExit:
+            raise  # the consumer stopped; closing ends the call
+        except BaseException as error:
+            self._call.fail(error)
+            if self._is_events and isinstance(error, self._errors):
+                yield error_event(self._call.record)
+            self._call.finish()
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            feed = self._call.feed
+            if self._rest is None:
+                self._rest = aiter(self._stream)
+            for chunk in self._head:  # which the call has seen
+                if (passed := self._looked_at(chunk)) is None:
+                    break
+                yield passed
+            else:
+                async for chunk in self._rest:
+                    feed(chunk)
+                    if (passed := self._looked_at(chunk)) is None:
+                        break
+                    yield passed
+                else:
+                    self._call.exhausted()
+            for passed in self._end():
+                yield passed
+        except GeneratorExit:
+            raise  # the consumer stopped; closing ends the call
+        except BaseException as error:
+            self._call.fail(error)
+            if self._is_events and isinstance(error, self._errors):
+                yield error_event(self._call.record)
+            self._call.finish()
+            raise
+
+    def _looked_at(self, chunk: bytes) -> bytes | None:
+        """What of a chunk is passed on; `None` if it shows that this is no whole answer."""
+        if not self._is_events:
+            return chunk
+        call = self._call
+        if (call.record.error is not None or call.is_complete) and not call.is_whole():
+            return None
+        if chunk[-1:] == b"\n" and not self._held:
+            return chunk
+        # The stream may break off within a line, and what follows would be part of it.
+        text = self._held + chunk
+        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        self._held = text[end:]
+        return text[:end]
+
+    def _end(self) -> Iterator[bytes]:
+        if self._is_events and not self._call.is_whole():
+            yield error_event(self._call.record)
+        elif self._held:
+            yield self._held
+
+    def close(self) -> None:
+        """Close the answer and end the call."""
+        self._closed = True
+        try:
+            self._stream.close()
+        finally:
+            self._call.finish()
+
+    async def aclose(self) -> None:
+        """Close the answer and end the call."""
+        self._closed = True
+        try:
+            try:
+                if self._rest is not None and self._call.only_end_missing:
+                    await self._read_end(self._rest)
+            finally:
+                await self._stream.aclose()
+        finally:
+            self._call.finish()
+
+    async def _read_end(self, rest: AsyncIterator[bytes]) -> None:
+        """Read what ends the body, so that the connection can be used again.
+
+        OpenAI's library stops at the last event, and a connection whose answer was not read to its end is thrown away,
+        after every streamed call. Bounded, as a server may keep an answer open; a sync read could not be. Another task
+        may be reading still (`RuntimeError`): then the answer is closed as it is.
+        """
+        with suppress(self._errors, RuntimeError), anyio.move_on_after(END_WAIT_S):
+            async for chunk in rest:
+                self._call.feed(chunk)
+            self._call.exhausted()
+
+    def __del__(self) -> None:
+        # A caller that drops an answer without closing it must not keep a connection, nor a place at the gate.
+        if not self._closed:
+            let_go(self._call, self._stream, self._loop)
+
+
+def error_event(record: CallRecord) -> bytes:
+    """What is wrong with an answer, as a server-sent event of it; an empty line before it ends whatever was begun."""
+    error = {"message": record.error, "type": record.failure, "code": record.status}
+    return b"\n\ndata: " + json.dumps({"error": error}).encode() + b"\n\n"

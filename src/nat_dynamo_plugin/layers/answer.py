@@ -1,0 +1,96 @@
+"""The innermost layer: what came back, looked at before anybody else does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from nat_dynamo_plugin.http.answer_fields import ReadUsage
+from nat_dynamo_plugin.http.answers import MAX_UNARY_BYTES, error_text, reader_for
+from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.flow import Close, Flow, ReadBody, Send
+
+MAX_ERROR_BYTES = 65_536
+"""What is read of an error answer; of a longer one the beginning is passed on, as text."""
+NO_ANSWER = 502
+"""Status of a 200 that is no answer: the server got none from whoever should have given it."""
+_SECRETS = ("authorization", "api-key", "x-api-key")
+MASK = "***"
+
+
+class AnswerLayer:
+    """Lets only whole answers pass for answers, and gives errors OpenAI's shape.
+
+    - A 200 that carries an error, no JSON, or no choice that has ended becomes a 502 with what it said.
+    - Dynamo 1.6.0 answers `{"message": ..., "type": ..., "code": ...}` where OpenAI answers `{"error": {...}}`. The
+      OpenAI library takes both, but Agno then says "Unknown model error".
+    - An error answer is read to a bound, and a key that it repeats is masked.
+
+    Args:
+        read_usage: what reads the usage of servers that do not name it as OpenAI does.
+    """
+
+    def __init__(self, read_usage: Sequence[ReadUsage] = ()) -> None:
+        self._read_usage = tuple(read_usage)
+
+    def flow(self, call: Call, send: Send) -> Flow:
+        """Send, and look at what comes back."""
+        reply: Reply = yield from send(call)
+        record = call.record
+        record.error = record.error_type = None  # of an attempt before
+        if reply.status >= 400:
+            yield ReadBody(reply, MAX_ERROR_BYTES)
+            if reply.content is None:
+                yield Close(reply)
+                reply = Reply.made(reply.status, b"".join(reply.head)[:MAX_ERROR_BYTES], _kept(reply))
+            reply = reshaped(reply, _masked(call, reply.content or b""))
+        call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage))
+        if record.streamed or 300 <= reply.status < 400:
+            return reply
+        if reply.content is None:
+            yield ReadBody(reply, MAX_UNARY_BYTES)
+        if reply.content is None:
+            return reply  # too long to be looked at
+        call.feed(reply.content)
+        if not call.is_whole() and reply.status < 300:
+            return made(NO_ANSWER, f"{reply.status}, but no answer: {record.error}", record.error_type)
+        return reply
+
+
+def made(status: int, message: str, kind: str | None) -> Reply:
+    """An error in OpenAI's shape."""
+    return Reply.made(status, json.dumps({"error": {"message": message, "type": kind, "code": status}}).encode())
+
+
+def reshaped(reply: Reply, content: bytes) -> Reply:
+    """The error reply with its error object under `error`; one that is no JSON, or too long, with its text there."""
+    try:
+        error: Any = json.loads(content)
+    except ValueError:
+        error = None
+    if isinstance(error, dict) and "error" not in error and "message" in error:
+        error = {"error": error}
+    elif len(content) >= MAX_ERROR_BYTES:
+        error = {"error": {"message": error_text(content), "type": None, "code": reply.status}}
+    elif content == reply.content:
+        return reply
+    else:
+        error = None
+    body = content if error is None else json.dumps(error).encode()
+    return Reply.made(reply.status, body, _kept(reply))
+
+
+def _kept(reply: Reply) -> dict[str, str]:
+    described = ("content-encoding", "content-length", "transfer-encoding")
+    return {name.lower(): value for name, value in reply.headers if name.lower() not in described}
+
+
+def _masked(call: Call, content: bytes) -> bytes:
+    """The content without the keys that were sent."""
+    for name in _SECRETS:
+        value = call.headers.get(name)
+        key = (value or "").rpartition(" ")[2].encode("latin-1")
+        if len(key) >= 8 and key in content:
+            content = content.replace(key, MASK.encode())
+    return content
