@@ -6,15 +6,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from typing import cast
 
 import anyio
 
-from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.call import Call, Reader, Reply
 from nat_dynamo_plugin.http.lost import let_go
+from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 END_WAIT_S = 0.05
 """Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
+
+
+_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+"""What ends a server-sent event."""
 
 
 class Passing:
@@ -42,12 +48,13 @@ class Passing:
         self._errors = errors
         self._loop = loop
         self._closed = False
-        self._is_events = call.record.streamed
+        self._is_events = call.record.streamed and call.reader is not None
         self._held = b""
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            feed = self._call.feed
+            feed, record, reader = self._call.feed, self._call.record, cast(Reader, self._call.reader)
+            plain = not self._is_events  # else there is a reader
             for chunk in self._head:  # which the call has seen
                 if (passed := self._looked_at(chunk)) is None:
                     break
@@ -55,9 +62,14 @@ class Passing:
             else:
                 for chunk in self._stream if self._rest is None else self._rest:
                     feed(chunk)
-                    if (passed := self._looked_at(chunk)) is None:
+                    if plain or (
+                        record.error is None and not reader.complete and chunk[-1:] == b"\n" and not self._held
+                    ):
+                        yield chunk  # as nearly all are
+                    elif (passed := self._looked_at(chunk)) is None:
                         break
-                    yield passed
+                    else:
+                        yield passed
                 else:
                     self._call.exhausted()
             yield from self._end()
@@ -72,7 +84,8 @@ class Passing:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            feed = self._call.feed
+            feed, record, reader = self._call.feed, self._call.record, cast(Reader, self._call.reader)
+            plain = not self._is_events  # else there is a reader
             if self._rest is None:
                 self._rest = aiter(self._stream)
             for chunk in self._head:  # which the call has seen
@@ -82,9 +95,14 @@ class Passing:
             else:
                 async for chunk in self._rest:
                     feed(chunk)
-                    if (passed := self._looked_at(chunk)) is None:
+                    if plain or (
+                        record.error is None and not reader.complete and chunk[-1:] == b"\n" and not self._held
+                    ):
+                        yield chunk  # as nearly all are
+                    elif (passed := self._looked_at(chunk)) is None:
                         break
-                    yield passed
+                    else:
+                        yield passed
                 else:
                     self._call.exhausted()
             for passed in self._end():
@@ -105,11 +123,11 @@ class Passing:
         call = self._call
         if (call.record.error is not None or call.is_complete) and not call.is_whole():
             return None
-        if chunk[-1:] == b"\n" and not self._held:
-            return chunk
-        # The stream may break off within a line, and what follows would be part of it.
+        # What follows an event that is not at its end would be part of it; so only whole ones are passed on.
         text = self._held + chunk
-        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        end = max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in _ENDS)
+        if len(text) - end > MAX_EVENT_BYTES:
+            end = len(text)
         self._held = text[end:]
         return text[:end]
 
