@@ -62,9 +62,7 @@ class Passing:
             else:
                 for chunk in self._stream if self._rest is None else self._rest:
                     feed(chunk)
-                    if plain or (
-                        record.error is None and not reader.complete and chunk[-1:] == b"\n" and not self._held
-                    ):
+                    if plain or (chunk[-2:] == b"\n\n" and not (self._held or reader.complete or record.error)):
                         yield chunk  # as nearly all are
                     elif (passed := self._looked_at(chunk)) is None:
                         break
@@ -95,9 +93,7 @@ class Passing:
             else:
                 async for chunk in self._rest:
                     feed(chunk)
-                    if plain or (
-                        record.error is None and not reader.complete and chunk[-1:] == b"\n" and not self._held
-                    ):
+                    if plain or (chunk[-2:] == b"\n\n" and not (self._held or reader.complete or record.error)):
                         yield chunk  # as nearly all are
                     elif (passed := self._looked_at(chunk)) is None:
                         break
