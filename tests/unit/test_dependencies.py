@@ -11,7 +11,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "nat_dynamo_plugin"
-ALWAYS = ("question", "plan", "dialects", "http", "layers", "admission", "learning", "config", "service.py", "transport.py")
+ALWAYS = (
+    "question",
+    "plan",
+    "dialects",
+    "http",
+    "layers",
+    "admission",
+    "learning",
+    "config",
+    "service.py",
+    "transport.py",
+)
 """Where a call goes through, whatever is configured."""
 COMES_WITH = {
     "multidict": "aiohttp",

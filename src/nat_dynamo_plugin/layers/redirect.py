@@ -6,6 +6,7 @@ from urllib.parse import urljoin, urlsplit
 
 from nat_dynamo_plugin.http.call import Call, Reply, origin_of
 from nat_dynamo_plugin.http.flow import Close, Flow, Send
+from nat_dynamo_plugin.layers.answer import NO_ANSWER, made
 
 MAX_REDIRECTS = 5
 SECRETS = ("authorization", "cookie", "proxy-authorization", "x-api-key", "api-key")
@@ -19,13 +20,14 @@ class RedirectLayer:
         """Send until there is an answer."""
         reply: Reply = yield from send(call)
         followed = 0
-        while reply.status in (307, 308) and followed < MAX_REDIRECTS:
+        while reply.status in (307, 308):
             location = reply.headers.get("location")
             url = urljoin(call.url, location) if location else ""
-            if not url.startswith(("http://", "https://")):
-                break
-            followed += 1
             yield Close(reply)
+            if followed == MAX_REDIRECTS or not url.startswith(("http://", "https://")):
+                # The HTTP library would go on where this ends.
+                return _refused(call, reply, location)
+            followed += 1
             if origin_of(url) != call.origin:
                 for name in SECRETS:
                     call.headers.remove(name)
@@ -33,3 +35,12 @@ class RedirectLayer:
             call.url = url
             reply = yield from send(call)
         return reply
+
+
+def _refused(call: Call, reply: Reply, location: str | None) -> Reply:
+    record = call.record
+    record.error = (
+        f"{call.origin} answers {reply.status} and redirects to {location or 'nowhere'}, which is not followed"
+    )
+    record.error_type = "redirect"
+    return made(NO_ANSWER, record.error, record.error_type)
