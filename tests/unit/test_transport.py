@@ -145,6 +145,15 @@ class TestWhatIsSent:
         assert record.hints["osl"] == 3 and record.hints["speculative_prefill"] is True
         assert (record.prefix_id, record.session_id, record.parent_session_id) == ("q1", "his", None)
 
+    def test_the_record_says_what_is_to_come_and_how_often_was_asked(self, post: Post) -> None:
+        statuses = iter([200, 500, 200, 200])
+        setup = Setup(Server(lambda request: httpx.Response(next(statuses), json=ANSWER)), max_retries=1)
+        with DynamoPrefixContext.scope("q1"), DynamoHints.scope(total_requests=3):
+            for _ in range(3):
+                post(setup, json={"model": "m"})
+        assert [(r.call_index, r.calls_to_come, r.attempts) for r in setup.records] == [(0, 2, 1), (1, 1, 2), (2, 0, 1)]
+        assert [r.retry_wait_ms > 0 for r in setup.records] == [False, True, False]
+
     @pytest.mark.parametrize("path", ["completions", "responses", "chat/completions/"])
     def test_the_other_apis(self, post: Post, path: str) -> None:
         setup = Setup(Server())

@@ -23,7 +23,7 @@ from nat_dynamo_plugin.config.url import checked_url, server_of
 from nat_dynamo_plugin.config.values import Auto, File, LevelOrNumber, number
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
 from nat_dynamo_plugin.nearest import shown
-from nat_dynamo_plugin.question.hints import I32_MAX, PrefixHints, PrefixLevel
+from nat_dynamo_plugin.question.hints import I32_MAX, IAT, OSL, TOTAL_REQUESTS, PrefixHints, PrefixLevel
 from nat_dynamo_plugin.question.ids import check_template
 
 if TYPE_CHECKING:
@@ -60,20 +60,18 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     prefix_total_requests: Annotated[int | Auto, number(auto=True, most=50)] = OptimizableField(
         default=10,
-        description="LLM calls expected of one prefix, 1 to 50 (default 10). 1 means: no stickiness. auto learns them "
-        "from the questions answered, and lets those with the least work to come go first.",
+        description=f"{TOTAL_REQUESTS}, 1 to 50 (default 10). 1 means: no stickiness. auto learns them from the "
+        "questions answered, and lets those with the least work to come go first.",
         space=SearchSpace(low=1, high=28, step=3),
     )
     prefix_osl: LevelOrNumber = OptimizableField(
         default=PrefixLevel.MEDIUM,
-        description="Output length expected of a call: LOW, MEDIUM (the default), HIGH (128, 512, 2048 tokens), "
-        "tokens, or auto.",
+        description=f"{OSL.capitalize()}: LOW, MEDIUM (the default), HIGH (128, 512, 2048), a number, or auto.",
         space=SearchSpace(values=[level.value for level in PrefixLevel]),
     )
     prefix_iat: LevelOrNumber = OptimizableField(
         default=PrefixLevel.MEDIUM,
-        description="Time expected between a prefix's calls: LOW, MEDIUM (the default), HIGH (50, 250, 750 ms), "
-        "milliseconds, or auto.",
+        description=f"{IAT.capitalize()}: LOW, MEDIUM (the default), HIGH (50, 250, 750 ms), milliseconds, or auto.",
         space=SearchSpace(values=[level.value for level in PrefixLevel]),
     )
     prefix_predictions: File | None = Field(

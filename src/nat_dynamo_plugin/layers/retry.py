@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,8 +17,6 @@ from nat_dynamo_plugin.http.headers import Headers
 
 logger = logging.getLogger(__name__)
 
-STATUSES = frozenset({408, 409, 529})
-"""Retried besides `on_status`: what the OpenAI library retries, and Dynamo 1.6.0's word for overload."""
 KINDS = frozenset({"connect", "connect timeout", "pool timeout", "write", "read", "protocol"})
 """Failures that are retried: no answer is being made. After a read timeout the server is still at work."""
 BACKOFF_S = 0.25
@@ -44,38 +41,6 @@ class RetryPolicy:
     retries: int
     statuses: frozenset[int]
     texts: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, retries: int, on_status: Sequence[int | str], on_errors: Sequence[str] | None) -> RetryPolicy:
-        """From NAT's fields: statuses and patterns, and texts; as in NAT, no filter at all means any error.
-
-        Raises:
-            ValueError: for a status pattern that is none.
-        """
-        if not on_status and not on_errors:
-            return cls(retries, frozenset(range(400, 600)))
-        # NAT looks for a text like "429" in "Error code: 429 - ..."; in the answer alone it might be any number.
-        numbers = [text for text in on_errors or () if re.fullmatch("[1-5][0-9][0-9]", text)]
-        texts = tuple(text.lower() for text in on_errors or () if text and text not in numbers)
-        return cls(retries, STATUSES | expand_statuses([*on_status, *numbers]), texts)
-
-
-def expand_statuses(codes: Sequence[int | str]) -> frozenset[int]:
-    """HTTP statuses of NAT's patterns: a number, or text in which `x` stands for any digit and `*` for the rest.
-
-    Raises:
-        ValueError: for what is neither.
-    """
-    statuses: set[int] = set()
-    for code in codes:
-        pattern = str(code).lower().replace("*", "x" * max(1, 4 - len(str(code))))
-        if not re.fullmatch("[1-5x][0-9x][0-9x]", pattern):
-            raise ValueError(
-                f"retry_on_status_codes: {code!r} is not allowed; use a status from 100 to 599 or a pattern like 5xx"
-            )
-        regex = re.compile(pattern.replace("x", "[0-9]"))
-        statuses.update(status for status in range(100, 600) if regex.fullmatch(str(status)))
-    return frozenset(statuses)
 
 
 def wish_of(headers: Headers) -> float | None:

@@ -37,11 +37,11 @@ class CallRecord:
 
     Attributes:
         prefix_id: the question; all its calls have the same.
-        session_id: the agent's conversation within the question: what is sent as the session.
+        session_id: the agent's chain of reasoning within the question: what is sent as the session.
         parent_session_id: the session of the agent that called this one.
         call_index: how many calls of this session came before, from 0.
         function_path: names of NAT's functions around the call, outermost first.
-        calls_to_come: calls of the question that were expected after this one when it was made.
+        calls_to_come: calls of this session that were expected after this one when it was made.
         hints: the body's `nvext.agent_hints` as they were sent; empty if none were.
         wire: names of the dialects that said it.
 

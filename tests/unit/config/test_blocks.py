@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig, names, other_names
-from nat_dynamo_plugin.question.hints import PrefixLevel
+from nat_dynamo_plugin.question.hints import IAT, OSL, TOTAL_REQUESTS, DynamoHints, PrefixLevel
 
 
 def config(**fields: Any) -> DynamoModelConfig:
@@ -111,6 +111,14 @@ def test_every_field_says_what_it_is_its_unit_and_its_default(block: str, model:
                 field.default, f"{field.default:g}" if isinstance(field.default, int | float) else field.default.value
             )
             assert re.search(rf"default:? {default}\b|\b{default} \(the default\)", text), (block, name, default)
+
+
+def test_what_a_hint_counts_is_said_in_the_words_of_hints() -> None:
+    fields = DynamoModelConfig.model_fields
+    for name, words in (("prefix_total_requests", TOTAL_REQUESTS), ("prefix_osl", OSL), ("prefix_iat", IAT)):
+        assert (fields[name].description or "").lower().startswith(words.lower()), name
+    scope = " ".join((DynamoHints.scope.__doc__ or "").split())
+    assert TOTAL_REQUESTS.replace("one", "each", 1).partition(" (")[0] in scope and OSL in scope and IAT in scope
 
 
 seconds = st.floats(min_value=0.001, max_value=1e6)

@@ -395,6 +395,35 @@ class TestTheEnd:
             await task
         assert [record.error for record in ends.records] == ["CancelledError: "]
 
+    async def test_of_a_call_that_is_cancelled_while_a_layer_reads_an_error(self, library: ModuleType) -> None:
+        ends, reading, closed = Ends(), asyncio.Event(), []
+
+        class Hangs(library.AsyncByteStream):  # type: ignore[name-defined,misc]
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                yield b'{"message":'
+                reading.set()
+                await asyncio.Event().wait()
+
+            async def aclose(self) -> None:
+                closed.append(True)
+
+        class Reads:
+            def flow(self, call: Call, send: Send) -> Flow:
+                reply = yield from send(call)
+                yield ReadBody(reply, 1000)
+                return reply
+
+        async def handler(request: Any) -> Any:
+            return library.Response(500, stream=Hangs())
+
+        transport = Way(library, True).shell(library.MockTransport(handler), chained([ends, Reads()]))
+        task = asyncio.create_task(library.AsyncClient(transport=transport).post(URL, json={}))
+        await reading.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [record.error for record in ends.records] == ["CancelledError: "] and closed
+
     async def test_closed_by_another_task_while_it_is_read(self, library: ModuleType) -> None:
         way, ends, reading = Way(library, True), Ends(), asyncio.Event()
 

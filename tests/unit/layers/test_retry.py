@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from nat_dynamo_plugin.config.retry import RetryConfig
 from nat_dynamo_plugin.http.call import Reply
 from nat_dynamo_plugin.http.flow import Failure
 from nat_dynamo_plugin.http.headers import Headers
@@ -18,7 +19,6 @@ from nat_dynamo_plugin.layers.retry import (
     RetryLayer,
     RetryPolicy,
     backoff_s,
-    expand_statuses,
     wish_of,
 )
 
@@ -26,7 +26,8 @@ USUAL: Any = ([429, 500, 502, 503, 504], ["Too Many Requests", "429"])
 
 
 def layer(retries: int = 2, statuses: Any = USUAL[0], texts: Any = USUAL[1]) -> RetryLayer:
-    return RetryLayer(RetryPolicy.of(retries, statuses, texts))
+    config = RetryConfig(max_retries=retries, on_status=statuses, on_errors=texts)
+    return RetryLayer(RetryPolicy(config.max_retries, config.statuses, config.texts))
 
 
 def error(status: int, text: str = "cold", **headers: str) -> Reply:
@@ -165,14 +166,3 @@ def test_the_date_to_wait_for() -> None:
 @pytest.mark.parametrize("value", ["", "soon", "-3", "nan", "inf", "1e999"])
 def test_a_wish_that_is_none(value: str) -> None:
     assert wish_of(Headers([(b"retry-after", value.encode())])) is None
-
-
-def test_patterns() -> None:
-    assert expand_statuses(["5xx"]) == set(range(500, 600)) == expand_statuses(["5*"])
-    assert expand_statuses(["50x", 429, "418"]) == {*range(500, 510), 429, 418}
-
-
-@pytest.mark.parametrize("bad", ["", "5", "9xx", "fast", 1000, "5xxx"])
-def test_a_pattern_that_is_none_is_refused(bad: str | int) -> None:
-    with pytest.raises(ValueError, match="retry_on_status_codes"):
-        expand_statuses([bad])
