@@ -1,8 +1,9 @@
-"""What really sends: the HTTP library's transports, with certificates, proxies and limits, one for each event loop."""
+"""What really sends: an engine with certificates, proxies and limits, one for each event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
+
+logger = logging.getLogger(__name__)
+
+HTTPX_SLOW_CALLS = 64
+"""With more calls than this under way at once, httpx takes longer for each than it should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,13 @@ class Engines:
         self._proxy = proxy_for(base_url) if connection.trust_env else None
         # Reading the certificates takes tens of ms, so all transports share them.
         self._verify = library.create_ssl_context(verify=connection.verify_ssl, trust_env=connection.trust_env)
+        # HTTP/2, and proxies other than HTTP's, are beyond the other engines.
+        http_proxy = self._proxy is None or self._proxy.startswith(("http://", "https://"))
+        chosen = connection.engine == "httpx"
+        self._is_httpx = chosen or connection.http2 or not http_proxy
+        self._crowd = Crowd(
+            "leave connection.engine at fast" if chosen else "connection.engine fast speaks no HTTP/2 and no SOCKS"
+        )
 
     def _arguments(self, keepalive: int | None) -> dict[str, Any]:
         most = self._connection.max_connections
@@ -87,31 +100,79 @@ class Engines:
 
     def sync(self) -> Any:
         """A blocking transport for any thread."""
-        if self._speaks_httpx_only:
-            return self._library.HTTPTransport(**self._arguments(None))
+        if self._is_httpx:
+            return _SyncHttpx(self._library.HTTPTransport(**self._arguments(None)), self._crowd)
         from nat_dynamo_plugin.http.urllib3_engine import Urllib3Transport
 
         return Urllib3Transport(self._library, **self._few_arguments)
 
     def asynchronous(self) -> AnyLoopTransport:
         """An async transport for any event loop; make it in the one that closes it."""
-        if self._speaks_httpx_only:
-            home = self._library.AsyncHTTPTransport(**self._arguments(None))
-        else:
-            from nat_dynamo_plugin.http.aiohttp_engine import AiohttpTransport
+        return AnyLoopTransport(self._of_loop(keepalive=True), lambda: self._of_loop(keepalive=False))
 
-            home = AiohttpTransport(self._library, **self._few_arguments)
-        return AnyLoopTransport(home, lambda: self._library.AsyncHTTPTransport(**self._arguments(0)))
+    def _of_loop(self, *, keepalive: bool) -> Any:
+        if self._is_httpx:
+            arguments = self._arguments(None if keepalive else 0)
+            return _AsyncHttpx(self._library.AsyncHTTPTransport(**arguments), self._crowd)
+        from nat_dynamo_plugin.http.aiohttp_engine import AiohttpTransport
 
-    @property
-    def _speaks_httpx_only(self) -> bool:
-        """HTTP/2, and proxies other than HTTP's, are beyond the other engines."""
-        http_proxy = self._proxy is None or self._proxy.startswith(("http://", "https://"))
-        return self._connection.engine == "httpx" or self._connection.http2 or not http_proxy
+        return AiohttpTransport(self._library, keepalive=keepalive, **self._few_arguments)
 
     @property
     def _few_arguments(self) -> dict[str, Any]:
         return {"ssl": self._verify, "max_connections": self._connection.max_connections, "proxy": self._proxy}
+
+
+class Crowd:
+    """Counts the calls under way; says once that there are too many of them for httpx.
+
+    Args:
+        way_out: what to do about it.
+    """
+
+    def __init__(self, way_out: str) -> None:
+        self._way_out = way_out
+        self._calls = 0
+        self._said = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._calls += 1
+            say = self._calls > HTTPX_SLOW_CALLS and not self._said
+            self._said |= say
+        if say:
+            logger.warning(
+                "Over %d calls wait for an answer at once, and httpx, which sends them, gets slow with that many; %s",
+                HTTPX_SLOW_CALLS,
+                self._way_out,
+            )
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._calls -= 1
+
+
+class _SyncHttpx:
+    def __init__(self, transport: Any, crowd: Crowd) -> None:
+        self._crowd = crowd
+        self._transport = transport
+        self.close = transport.close
+
+    def handle_request(self, request: Any) -> Any:
+        with self._crowd:
+            return self._transport.handle_request(request)
+
+
+class _AsyncHttpx:
+    def __init__(self, transport: Any, crowd: Crowd) -> None:
+        self._crowd = crowd
+        self._transport = transport
+        self.aclose = transport.aclose
+
+    async def handle_async_request(self, request: Any) -> Any:
+        with self._crowd:
+            return await self._transport.handle_async_request(request)
 
 
 class AnyLoopTransport:

@@ -137,6 +137,9 @@ class Passing:
         """Close the answer and end the call."""
         self._closed = True
         try:
+            # See `_read_end`. Of the sync engines urllib3's alone can wait for so short a time.
+            if self._call.only_end_missing and hasattr(self._stream, "read_end") and self._stream.read_end(END_WAIT_S):
+                self._call.exhausted()
             self._stream.close()
         finally:
             self._call.finish()
@@ -157,8 +160,8 @@ class Passing:
         """Read what ends the body, so that the connection can be used again.
 
         OpenAI's library stops at the last event, and a connection whose answer was not read to its end is thrown away,
-        after every streamed call. Bounded, as a server may keep an answer open; a sync read could not be. Another task
-        may be reading still (`RuntimeError`): then the answer is closed as it is.
+        after every streamed call. Bounded, as a server may keep an answer open. Another task may be reading still
+        (`RuntimeError`): then the answer is closed as it is.
         """
         with suppress(self._errors, RuntimeError), anyio.move_on_after(END_WAIT_S):
             async for chunk in rest:

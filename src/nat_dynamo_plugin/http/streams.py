@@ -29,12 +29,29 @@ def as_stream(cls: type, library: ModuleType) -> Any:
     return type(cls.__name__, (cls, library.SyncByteStream, library.AsyncByteStream), {})
 
 
-def body_of(stream: Any) -> Any:
-    """A request's body as one piece of bytes if it is ours, else as the library has it."""
-    if isinstance(stream, Parts):
-        parts = stream.parts
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-    return stream
+SMALL_BYTES = 65_536
+"""A body up to this length is sent in one piece; it fits into a socket's buffer, or nearly so."""
+
+
+def body_of(stream: Any, library: ModuleType) -> Any:
+    """A request's body for an engine: its bytes if it is small, `None` if it is empty, else a stream of its parts.
+
+    Small parts are joined, so that they leave in one piece; large ones are not copied.
+    """
+    if isinstance(stream, library.ByteStream):
+        stream = Parts(tuple(stream))
+    if not isinstance(stream, Parts):
+        return stream
+    parts = stream.parts
+    if sum(map(len, parts)) > SMALL_BYTES:
+        return stream
+    return (parts[0] if len(parts) == 1 else b"".join(parts)) or None
+
+
+def url_of(request: Any) -> str:
+    """A request's URL without a user's name or password, which are in a header by now."""
+    url = request.url
+    return str(url.copy_with(userinfo=b"") if url.userinfo else url)
 
 
 class SentHeaders(MutableMapping[str, str]):

@@ -5,41 +5,60 @@ See `aiohttp_engine`. The exceptions raised here are those of httpx (or httpx2) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from http.client import IncompleteRead
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import RemoteDisconnected
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import urllib3
-from urllib3 import exceptions
-from urllib3.util import SKIP_HEADER, Timeout
+from urllib3 import connection, connectionpool, exceptions
+from urllib3.util import SKIP_HEADER, Timeout, make_headers
 
-from nat_dynamo_plugin.http.streams import as_stream, body_of
+from nat_dynamo_plugin.http.streams import as_stream, body_of, url_of
 
 _NO_DEFAULTS = ("accept-encoding", "user-agent")
 """Headers that urllib3 would add; the caller's client has set its own."""
 _PIECE_BYTES = 65_536
+_sending = threading.local()
+"""`seconds`: how long this thread's request may wait for the server to take its data; urllib3 has no such timeout."""
+
+
+class WriteTimeout(TimeoutError):
+    """The server does not take the body."""
 
 
 def exception_name(error: BaseException) -> str:
     """Name of httpx' exception for one of urllib3."""
+    if "Tunnel connection failed" in str(error):  # the standard library says it in words only
+        return "ProxyError"
+    if isinstance(error, exceptions.ProxyError):
+        error = error.original_error  # no connection to the proxy
     if isinstance(error, exceptions.ConnectTimeoutError) and not isinstance(error, exceptions.NewConnectionError):
         return "ConnectTimeout"
     if isinstance(error, exceptions.NewConnectionError | exceptions.SSLError):
         return "ConnectError"
-    if isinstance(error, exceptions.ProxyError):
-        return "ProxyError"
-    if isinstance(error, exceptions.ReadTimeoutError | TimeoutError):
+    if isinstance(error, exceptions.ReadTimeoutError):
         return "ReadTimeout"
     if isinstance(error, exceptions.EmptyPoolError):
         return "PoolTimeout"
     if isinstance(error, exceptions.LocationValueError | exceptions.URLSchemeUnknown):
         return "UnsupportedProtocol"
-    cause = error.args[-1] if error.args else None
-    if isinstance(cause, ConnectionError | OSError) and not isinstance(cause, IncompleteRead | EOFError):
-        # `http.client.RemoteDisconnected` is a reset by its class, but means an answer that never began.
-        return "RemoteProtocolError" if type(cause).__name__ == "RemoteDisconnected" else "ReadError"
-    return "RemoteProtocolError"
+    if isinstance(error, ValueError) and not isinstance(error, exceptions.HTTPError):
+        return "LocalProtocolError"
+    cause = error.args[-1] if isinstance(error, exceptions.HTTPError) and error.args else error
+    if isinstance(cause, TimeoutError):
+        return "WriteTimeout" if isinstance(cause, WriteTimeout) else "ReadTimeout"
+    # `RemoteDisconnected` is a reset by its class, but means an answer that never began.
+    return (
+        "ReadError"
+        if isinstance(cause, OSError) and not isinstance(cause, RemoteDisconnected)
+        else "RemoteProtocolError"
+    )
 
 
 class Urllib3Transport:
@@ -54,23 +73,55 @@ class Urllib3Transport:
 
     def __init__(self, library: ModuleType, *, ssl: Any, max_connections: int, proxy: str | None = None) -> None:
         self._library = library
-        pools: dict[str, Any] = {"maxsize": max_connections, "block": True, "ssl_context": ssl, "retries": False}
-        self._pools = urllib3.ProxyManager(proxy, **pools) if proxy else urllib3.PoolManager(**pools)
+        self._ssl = ssl
+        self._max_connections = max_connections
+        self._proxy = proxy
+        self._inherited: Any = None
+        self._open()
+
+    def _open(self) -> None:
+        arguments: dict[str, Any] = {
+            "maxsize": self._max_connections,
+            "block": True,
+            "ssl_context": self._ssl,
+            "retries": False,
+            # Through a proxy urllib3 would wait for each other's acknowledgements (Nagle's algorithm).
+            "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        }
+        self._process = os.getpid()
+        if self._proxy is None:
+            self._pools = urllib3.PoolManager(**arguments)
+        else:
+            parts = urlsplit(self._proxy)
+            user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            self._pools = urllib3.ProxyManager(
+                f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+                proxy_headers=make_headers(proxy_basic_auth=user) if parts.username is not None else None,
+                proxy_ssl_context=self._ssl,
+                **arguments,
+            )
+        self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
     def handle_request(self, request: Any) -> Any:
         """Send a request; gives the library's response, its body unread."""
+        if self._process != os.getpid():
+            # A fork has the connections of its parent, who goes on using them; not to be closed or looked at here.
+            self._inherited = self._pools
+            self._open()
         timeout = request.extensions.get("timeout", {})
+        _sending.seconds = timeout.get("write")
         headers = urllib3.HTTPHeaderDict()
         for name, value in request.headers.raw:
             headers.add(name.decode("latin-1"), value.decode("latin-1"))
         for name in _NO_DEFAULTS:
             if name not in headers:
                 headers[name] = SKIP_HEADER
+        body = _Body(body_of(request.stream, self._library))
         try:
             answer = self._pools.urlopen(
                 request.method,
-                str(request.url),
-                body=body_of(request.stream),
+                url_of(request),
+                body=body.to_send,
                 headers=headers,
                 timeout=Timeout(connect=timeout.get("connect"), read=timeout.get("read")),
                 pool_timeout=timeout.get("pool"),
@@ -78,13 +129,18 @@ class Urllib3Transport:
                 preload_content=False,
                 decode_content=False,
             )
-        except (exceptions.HTTPError, OSError) as error:
+        except (exceptions.HTTPError, OSError, ValueError) as error:
+            if body.failed is not None:
+                raise body.failed from None
             raise self._mapped(error) from error
         return self._library.Response(
             answer.status,
             headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.iteritems()],
             stream=as_stream(_Answer, self._library)(self, answer),
-            extensions={"http_version": b"HTTP/1.1", "reason_phrase": (answer.reason or "").encode("latin-1")},
+            extensions={
+                "http_version": b"HTTP/1.0" if answer.version == 10 else b"HTTP/1.1",
+                "reason_phrase": (answer.reason or "").encode("latin-1"),
+            },
         )
 
     def close(self) -> None:
@@ -94,6 +150,26 @@ class Urllib3Transport:
     def _mapped(self, error: BaseException) -> Exception:
         made: Exception = getattr(self._library, exception_name(error))(str(error) or type(error).__name__)
         return made
+
+
+class _Body:
+    """A request's body.
+
+    Attributes:
+        to_send: for urllib3.
+        failed: what the caller's iterator raised.
+    """
+
+    def __init__(self, body: Any) -> None:
+        self.failed: Exception | None = None
+        self.to_send = body if body is None or isinstance(body, bytes) else self._parts(body)
+
+    def _parts(self, body: Any) -> Iterator[bytes]:
+        try:
+            yield from body
+        except Exception as error:
+            self.failed = error
+            raise
 
 
 class _Answer:
@@ -107,7 +183,7 @@ class _Answer:
         answer = self._answer
         try:
             piece = answer.read1(_PIECE_BYTES, decode_content=False)
-            if not piece and not {"content-length", "transfer-encoding"} & {name.lower() for name in answer.headers}:
+            if not piece and answer.length_remaining is None and "transfer-encoding" not in answer.headers:
                 # The standard library takes headers that were cut off for whole ones.
                 raise exceptions.ProtocolError("the connection was closed within the headers")
             while piece:
@@ -116,7 +192,67 @@ class _Answer:
         except (exceptions.HTTPError, OSError) as error:
             raise self._transport._mapped(error) from error
 
+    def read_end(self, seconds: float) -> bool:
+        """Read what ends a body whose last bytes were taken, if it comes soon; whether it came."""
+        socket_of = getattr(self._answer.connection, "sock", None)
+        with suppress(exceptions.HTTPError, OSError, ValueError):
+            if socket_of is not None:
+                socket_of.settimeout(seconds)
+                return not self._answer.read1(_PIECE_BYTES, decode_content=False)
+        return False
+
     def close(self) -> None:
         """Give the connection back if the body was read to its end, close it if not."""
         self._answer.close()
         self._answer.release_conn()
+
+
+class _Sends:
+    """A connection that gives sending a timeout of its own; urllib3 uses that for connecting."""
+
+    def send(self, data: Any) -> None:
+        """Send, blocking."""
+        to: Any = super()
+        sock = getattr(self, "sock", None)
+        if sock is None:  # connects first
+            to.send(data)
+            return
+        before = sock.gettimeout()
+        sock.settimeout(_sending.seconds)
+        try:
+            to.send(data)
+        except TimeoutError:
+            raise WriteTimeout(f"the server took no data for {_sending.seconds} s") from None
+        sock.settimeout(before)
+
+
+class _Connection(_Sends, connection.HTTPConnection):
+    pass
+
+
+class _TlsConnection(_Sends, connection.HTTPSConnection):
+    pass
+
+
+class _Pool(connectionpool.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+    def _validate_conn(self, conn: Any) -> None:
+        # Without the warning about certificates that are not checked: the user has said so.
+        if conn.is_closed:
+            self._in_time(conn, conn.connect)
+
+    def _prepare_proxy(self, conn: Any) -> None:
+        self._in_time(conn, lambda: super(_TlsPool, self)._prepare_proxy(conn))
+
+    @staticmethod
+    def _in_time(conn: Any, connect: Callable[[], None]) -> None:
+        try:
+            connect()
+        except TimeoutError as error:
+            # urllib3 would call it a timeout of reading.
+            raise exceptions.ConnectTimeoutError(conn, f"TLS took longer than {conn.timeout} s") from error
