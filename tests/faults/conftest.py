@@ -93,7 +93,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         return
     cells = item.config.stash.setdefault(CELLS, {})
     fault, column = item.callspec.params["cell"]
-    if report.failed:
+    if report.failed or hasattr(report, "wasxfail"):
         cells[fault.name, str(column)] = "**no**"
     elif report.when == "call":
         cells.setdefault((fault.name, str(column)), dict(report.user_properties)["outcome"])
