@@ -22,6 +22,14 @@ from .peers import Server, certificate, shell
 Post = Callable[..., Any]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_garbage_of_others() -> None:
+    """Collects what tests of frameworks left open, so that a warning here is about an engine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
