@@ -154,6 +154,21 @@ class TestWhatIsSent:
         assert [(r.call_index, r.calls_to_come, r.attempts) for r in setup.records] == [(0, 2, 1), (1, 1, 2), (2, 0, 1)]
         assert [r.retry_wait_ms > 0 for r in setup.records] == [False, True, False]
 
+    @pytest.mark.parametrize("base_url", ["http://ann:hunter2@llm.invalid/v1", None])
+    def test_a_password_in_the_url_is_neither_recorded_nor_logged(
+        self, post: Post, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, base_url: str | None
+    ) -> None:
+        monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+        statuses = iter([500, 400, 200])
+        setup = Setup(
+            Server(lambda request: httpx.Response(next(statuses), json=ANSWER)), max_retries=1, base_url=base_url
+        )
+        with caplog.at_level(logging.DEBUG, "nat_dynamo_plugin"):
+            post(setup, "http://ann:hunter2@llm.invalid/v1/chat/completions", json={})
+        assert len(caplog.records) == 2, "a retry and a refusal"
+        assert all("http://llm.invalid" in record.getMessage() for record in caplog.records)
+        assert setup.records[0].origin == "http://llm.invalid" and "hunter2" not in caplog.text
+
     @pytest.mark.parametrize("path", ["completions", "responses", "chat/completions/"])
     def test_the_other_apis(self, post: Post, path: str) -> None:
         setup = Setup(Server())

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -144,3 +145,28 @@ async def test_http2_is_offered_where_its_package_is(server: Server) -> None:
     # Without TLS there is nothing to negotiate, so the call goes through as HTTP/1.1.
     async with http_clients(config_for(server, http2=True)) as http:
         assert (await http.asynchronous.post(f"{http.base_url}/chat/completions", json={})).http_version == "HTTP/1.1"
+
+
+@pytest.mark.parametrize("engine", ["fast", "httpx"])
+@pytest.mark.parametrize("heeded", [True, False])
+async def test_the_environments_proxy_for_this_server_is_used_unless_told_not_to(
+    server: Server, monkeypatch: pytest.MonkeyPatch, engine: str, heeded: bool
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    config = DynamoModelConfig(
+        model_name="m",
+        base_url="http://llm.invalid/v1",
+        retry={"max_retries": 0},
+        connection={"trust_env": heeded, "engine": engine},
+    )
+    async with make_service(config).http_clients() as http:
+        for post in (http.asynchronous.post, partial(asyncio.to_thread, http.sync.post)):
+            if heeded:
+                assert (await post("http://llm.invalid/v1/chat/completions", json={})).content == ANSWER
+            else:
+                with pytest.raises(httpx.ConnectError):
+                    await post("http://llm.invalid/v1/chat/completions", json={})
+    assert (server.connections > 0) is heeded
