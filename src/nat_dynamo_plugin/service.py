@@ -28,6 +28,7 @@ from nat_dynamo_plugin.http.engines import Connection
 from nat_dynamo_plugin.http.flow import Layer, Send, chained
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
+from nat_dynamo_plugin.layers.deadline import DeadlineLayer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
@@ -137,12 +138,13 @@ def make_service(
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
         QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
+        _deadline(config),
         learning,
         admission,
         _of(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         _retry(config),
         RedirectLayer() if config.connection.follow_redirects else None,
-        AnswerLayer(speaker.usage_readers),
+        AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),
     )
     return Service(
         base_url=base_url,
@@ -170,6 +172,11 @@ def _connection(config: DynamoModelConfig) -> Connection:
         write_s=block.read_timeout,
         pool_s=block.pool_timeout,
     )
+
+
+def _deadline(config: DynamoModelConfig) -> DeadlineLayer | None:
+    block = config.deadlines
+    return None if block.call is block.question is None else DeadlineLayer(block.call, block.question)
 
 
 def _retry(config: DynamoModelConfig) -> RetryLayer | None:

@@ -13,7 +13,6 @@ OPEN: dict[str, tuple[str, ...]] = {
         "OpenAI sync",
         "OpenAI sync stream",
     ),
-    "500 a byte at a time without end": ALL,
     "503 whose body stops": (
         "LangChain sync",
         "LangChain sync stream",
@@ -21,11 +20,9 @@ OPEN: dict[str, tuple[str, ...]] = {
         "OpenAI sync stream",
     ),
     "a JSON answer for a stream": STREAMED,
-    "a byte at a time without end": STREAMED,
     "a choice without a message": UNARY,
     "a message of a wrong type": UNARY,
     "an event stream": UNARY,
-    "comments without end": STREAMED,
     "event: error with a comment, mid-way (Dynamo)": STREAMED,
     "garbage for a chunk's size": (
         "LangChain async stream",
@@ -60,7 +57,6 @@ OPEN: dict[str, tuple[str, ...]] = {
         "OpenAI sync",
         "OpenAI sync stream",
     ),
-    "tokens without end": STREAMED,
     "unknown content-encoding": ALL,
 }
 """Faults, and the columns that are open."""

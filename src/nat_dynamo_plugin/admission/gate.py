@@ -14,6 +14,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
+from time import monotonic
 from typing import Self
 
 from nat_dynamo_plugin.admission.limits import AdaptiveLimit, Limiter, LimitWindow, UnderWay
@@ -236,10 +238,12 @@ class Place:
 
     Attributes:
         waited_ms: how long entering waited, in ms; `None` if it did not have to.
+        give_up_at: when a blocking entry gives up with a `TimeoutError`, in seconds of `time.monotonic`; `None` for
+            never. An async one is cancelled by whoever waits for it.
     """
 
     __slots__ = (
-        *("_gate", "_record", "ancestors", "body", "prefix_id"),
+        *("_gate", "_record", "ancestors", "body", "give_up_at", "prefix_id"),
         *("question", "state", "waited_ms", "wake", "work_tokens"),
     )
 
@@ -252,6 +256,7 @@ class Place:
         self.work_tokens = work_tokens
         self.body = body
         self.waited_ms: float | None = None
+        self.give_up_at: float | None = None
         self._gate = gate
         self._record: CallRecord | None = None
         # The gate's.
@@ -271,7 +276,10 @@ class Place:
 
                 with self._waiting(question, wake):
                     while self._has_to_wait(question):
-                        turn.wait(self._gate._look(question))
+                        left = inf if self.give_up_at is None else self.give_up_at - monotonic()
+                        if left <= 0:
+                            raise TimeoutError("no place at the gate in time")
+                        turn.wait(min(self._gate._look(question), left))
                         turn.clear()
             else:
                 self._gate._let_past(self, question)

@@ -17,6 +17,7 @@ class ConnectionConfig(Block):
     FLAT: ClassVar = {
         "request_timeout": "read_timeout",
         **{name: name for name in ("connect_timeout", "pool_timeout", "max_connections", "http2", "verify_ssl")},
+        "max_answer_bytes": "max_answer_bytes",
     }
 
     connect_timeout: Seconds = Field(default=10.0, description="Seconds to wait for a connection (default 10).")
@@ -34,6 +35,10 @@ class ConnectionConfig(Block):
     )
     max_connections: Annotated[int, number()] = Field(
         default=1000, description="Most connections a client keeps to the server, 1 or more (default 1000)."
+    )
+    max_answer_bytes: Annotated[int, number(least=1024)] = Field(
+        default=67_108_864,
+        description="Longest answer in bytes, streamed or whole; a longer one is an error (default 67108864, 64 MiB).",
     )
     http2: bool = Field(
         default=False, description="Speak HTTP/2 where the server does; needs the package h2 (default false)."

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 from nat_dynamo_plugin.config.admission import AdmissionConfig
 from nat_dynamo_plugin.config.block import Discreet, Location
 from nat_dynamo_plugin.config.connection import ConnectionConfig
+from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
 from nat_dynamo_plugin.config.layers import LayerConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.names import Names
@@ -121,6 +122,9 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     connection: ConnectionConfig = Field(
         default_factory=ConnectionConfig, description="Timeouts, limits and habits of the connections."
     )
+    deadlines: DeadlinesConfig = Field(
+        default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."
+    )
     layers: list[LayerConfig] = Field(
         default_factory=list,
         description="Layers of your own between caller and server, outermost first: the name of an entry point in "
@@ -204,6 +208,11 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
             raise ValueError(
                 f"max_active_prefixes={limit!r} can not act with {off}: without prefixes nothing tells questions "
                 "apart; leave one of them out"
+            )
+        if self.deadlines.question is not None and not self.hints_enabled:
+            raise ValueError(
+                f"question_deadline={self.deadlines.question!r} can not act without prefixes, for nothing tells "
+                "questions apart then; use call_timeout"
             )
         if self.prefix_learned is not None and not (self.learns and self.hints_enabled):
             logger.warning(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
-from time import perf_counter, time
+from math import inf
+from time import monotonic, perf_counter, time
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from nat_dynamo_plugin.http.headers import Headers, RawHeaders, raw_header
+from nat_dynamo_plugin.telemetry.kinds import Kind, kind_of
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 if TYPE_CHECKING:
@@ -108,11 +110,13 @@ class Call:
         record: what becomes known of the call.
         turn: who asks and what was planned; `None` before the question layer, and with hints off.
         reader: reads the answer into the record; set once there is one.
+        deadline: when the call has to be over, in seconds of `time.monotonic`; `None` for never. See `layers.deadline`.
+        most_bytes: an answer of more is broken off.
     """
 
     __slots__ = (
-        *("_context", "_ended_ms", "_ends", "_exhausted", "_open", "_origin", "_settled", "_started", "_url"),
-        *("api", "body", "headers", "method", "native", "reader", "record", "turn"),
+        *("_context", "_ended_ms", "_ends", "_exhausted", "_open", "_origin", "_settled", "_size", "_started", "_url"),
+        *("api", "body", "deadline", "headers", "method", "most_bytes", "native", "reader", "record", "turn"),
     )
 
     def __init__(self, native: Any, api: str, headers: Headers, body: bytes | None) -> None:
@@ -133,6 +137,9 @@ class Call:
         self.record = CallRecord(api=api, started_at=time(), attempts=0)
         self.turn: Turn[Said] | None = None
         self.reader: Reader | None = None
+        self.deadline: float | None = None
+        self.most_bytes: float = inf
+        self._size = 0
         self._ends: list[Ended] = []
         self._open = [True]
         self._exhausted = False
@@ -169,6 +176,11 @@ class Call:
         """Milliseconds since the client made the call."""
         return (perf_counter() - self._started) * 1000.0
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline, below 0 when it is over; infinite where there is none."""
+        return inf if self.deadline is None else self.deadline - monotonic()
+
     def on_end(self, callback: Ended) -> None:
         """Have `callback` called once when the call is over, whatever happened, with its finished record.
 
@@ -181,6 +193,7 @@ class Call:
         """Have what comes read by this reader; what came of an attempt before is forgotten."""
         self.reader = reader
         self._settled = False
+        self._size = 0
 
     # What follows is told by the shell that carries the call.
 
@@ -192,6 +205,10 @@ class Call:
         """The next bytes of the answer have come."""
         # The consumer may sit on an open stream; a call ends with its last bytes.
         self._ended_ms = now = (perf_counter() - self._started) * 1000.0
+        self._size += len(chunk)
+        if self._size > self.most_bytes and self.record.error is None:
+            self.record.error = f"the answer is longer than max_answer_bytes={self.most_bytes}"
+            self.record.error_type = Kind.TOO_LONG.value
         if self.reader is not None:
             self.reader.feed(chunk, now)
 
@@ -240,6 +257,8 @@ class Call:
             if record.error is None and not self._exhausted and not reader.complete:
                 record.error, record.error_type = LEFT, "left"
             self._settle()
+        if record.failed:
+            record.kind = kind_of(record)
         if self._context is None:
             self._tell(record)
         else:
@@ -269,9 +288,10 @@ class Reply:
         native: the HTTP library's own response; `None` for one that a layer made. For the shell alone.
         head: the first pieces of a body that was read in part.
         rest: where the other pieces come from then.
+        call: whose it is, if that has a deadline, which reading must keep.
     """
 
-    __slots__ = ("_headers", "content", "head", "native", "rest", "status")
+    __slots__ = ("_headers", "call", "content", "head", "native", "rest", "status")
 
     def __init__(
         self, status: int, headers: RawHeaders | None = None, content: bytes | None = None, *, native: Any = None
@@ -281,6 +301,7 @@ class Reply:
         self.native = native
         self.head: list[bytes] = []
         self.rest: Any = None
+        self.call: Call | None = None
         self._headers = None if headers is None else Headers(headers)
 
     @classmethod
@@ -295,6 +316,13 @@ class Reply:
         if self._headers is None:
             self._headers = Headers(list(self.native.headers.raw))
         return self._headers
+
+    def with_content(self, content: bytes) -> Reply:
+        """A reply of this status with another body, of JSON, and the headers that do not describe the body."""
+        described = (b"content-encoding", b"content-length", b"content-type", b"transfer-encoding")
+        kept = [(name, value) for name, value in self.raw_headers if name.lower() not in described]
+        length = b"%d" % len(content)
+        return Reply(self.status, [*kept, (b"content-type", b"application/json"), (b"content-length", length)], content)
 
     @property
     def raw_headers(self) -> RawHeaders:

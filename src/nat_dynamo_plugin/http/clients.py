@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nat_dynamo_plugin.http.engines import Connection, Engines
 from nat_dynamo_plugin.http.flow import Send
 from nat_dynamo_plugin.http.shell import Shell
+from nat_dynamo_plugin.http.words import let_openai_tell
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -89,6 +90,7 @@ async def client_pair(
         raise ValueError(
             "http2=True: the package h2, which speaks HTTP/2, is not installed; install httpx[http2] or leave http2 out"
         )
+    let_openai_tell()
     shell = http_library()
     library: ModuleType = shell.library
     engines = Engines(library, connection, base_url)

@@ -17,20 +17,30 @@ from typing import Any, Protocol
 import anyio
 
 from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.telemetry.kinds import Kind
 
 
 class Failure(Exception):
     """No answer, or no whole one, because the connection failed; the same for every HTTP library.
 
     Attributes:
-        kind: `connect`, `read`, `write`, `protocol`, `pool`, or one of these with ` timeout`.
-        original: the HTTP library's exception, which the caller gets.
+        kind: `connect`, `read`, `write`, `protocol`, `pool`, or one of these with ` timeout`; `deadline`.
+        original: the HTTP library's exception, which the caller gets; `None` for a time that is over by our own clock,
+            of which the shell makes the library's.
     """
 
-    def __init__(self, kind: str, original: BaseException) -> None:
-        super().__init__(str(original))
+    def __init__(self, kind: str, original: BaseException | None, text: str | None = None) -> None:
+        super().__init__(str(original) if text is None else text)
         self.kind = kind
         self.original = original
+
+
+def too_late(call: Call) -> Failure:
+    """What to raise when a call's deadline is over; its record says so too."""
+    record = call.record
+    record.error = f"the time for this call was over after {call.now_ms / 1000.0:.1f} s"
+    record.error_type = Kind.DEADLINE.value
+    return Failure("deadline", None, record.error)
 
 
 class IO(Protocol):

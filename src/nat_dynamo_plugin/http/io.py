@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import anyio
+
 from nat_dynamo_plugin.http.call import Call, Reply
-from nat_dynamo_plugin.http.flow import Failure
+from nat_dynamo_plugin.http.flow import Failure, too_late
 
 RequestOf = Callable[[Call], Any]
 """Makes the library's request for a call as its layers have left it."""
@@ -51,15 +53,15 @@ class SyncIO:
         try:
             native = self._transport.handle_request(self._request_of(call))
         except self._errors as error:
-            raise failure_of(error) from error
-        return _reply(native)
+            raise _failed(call, error) from error
+        return _reply(native, call)
 
     def read(self, reply: Reply, most: int) -> bytes:
         """Read the body, or the beginning of one that is longer than `most` bytes."""
         stream, head = reply.native.stream, reply.head
         size = 0
         if reply.rest is None:
-            reply.rest = iter(stream)
+            reply.rest = iter(stream) if reply.call is None else in_time(stream, reply.call)
         else:
             size = sum(map(len, head))
         try:
@@ -99,15 +101,15 @@ class AsyncIO:
         try:
             native = await self._transport.handle_async_request(self._request_of(call))
         except self._errors as error:
-            raise failure_of(error) from error
-        return _reply(native)
+            raise _failed(call, error) from error
+        return _reply(native, call)
 
     async def read(self, reply: Reply, most: int) -> bytes:
         """Read the body, or the beginning of one that is longer than `most` bytes."""
         stream, head = reply.native.stream, reply.head
         size = 0
         if reply.rest is None:
-            reply.rest = aiter(stream)
+            reply.rest = aiter(stream) if reply.call is None else in_time_async(stream, reply.call)
         else:
             size = sum(map(len, head))
         try:
@@ -131,9 +133,66 @@ class AsyncIO:
             await reply.native.stream.aclose()
 
 
-def _reply(native: Any) -> Reply:
+def _failed(call: Call, error: Exception) -> Failure:
+    if call.left_s <= 0:
+        return too_late(call)
+    return failure_of(error)
+
+
+def _reply(native: Any, call: Call) -> Reply:
     # A transport that answers from memory has the body already; as it came, for `content` would be decompressed.
-    return Reply(native.status_code, content=b"".join(native.stream) if native.is_closed else None, native=native)
+    content = b"".join(native.stream) if native.is_closed else None
+    reply = Reply(native.status_code, content=content, native=native)
+    if call.deadline is not None:
+        reply.call = call
+    return reply
+
+
+def in_time(stream: Any, call: Call) -> Iterator[bytes]:
+    """A stream's pieces until the call's deadline, blocking.
+
+    Raises:
+        Failure: the deadline is over. An engine that lets its wait for the next piece be cut (`hurry`) ends in time,
+            another one at its read timeout.
+    """
+    hurry = getattr(stream, "hurry", None)
+    pieces = iter(stream)
+    while True:
+        left = call.left_s
+        if left <= 0:
+            raise too_late(call)
+        if hurry is not None:
+            hurry(left)
+        try:
+            piece = next(pieces, None)
+        except Exception as error:
+            if call.left_s <= 0:
+                raise too_late(call) from error
+            raise
+        if piece is None:
+            return
+        yield piece
+
+
+async def in_time_async(stream: Any, call: Call) -> AsyncIterator[bytes]:
+    """A stream's pieces until the call's deadline, awaiting.
+
+    Raises:
+        Failure: the deadline is over.
+    """
+    pieces = aiter(stream)
+    while True:
+        left = call.left_s
+        if left <= 0:  # nothing is cancelled that does not wait
+            raise too_late(call)
+        with anyio.move_on_after(left) as scope:
+            try:
+                piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+        if scope.cancelled_caught:
+            raise too_late(call)
+        yield piece
 
 
 def _whole(reply: Reply) -> bytes:

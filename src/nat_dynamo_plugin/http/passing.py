@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import cast
 
 import anyio
 
 from nat_dynamo_plugin.http.call import Call, Reader, Reply
+from nat_dynamo_plugin.http.io import in_time, in_time_async
 from nat_dynamo_plugin.http.lost import let_go
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES
-from nat_dynamo_plugin.telemetry.record import CallRecord
+from nat_dynamo_plugin.http.words import about
 
 END_WAIT_S = 0.05
 """Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
@@ -34,18 +35,26 @@ class Passing:
     Args:
         call: whose answer it is.
         reply: the answer, or the rest of it.
+        known: gives a failure of ours as the HTTP library's exception, and any other as it is.
         errors: what the HTTP library raises when a connection fails.
         loop: where an async answer is read; `None` for one that is read blocking.
     """
 
     def __init__(
-        self, call: Call, reply: Reply, errors: type[Exception], loop: asyncio.AbstractEventLoop | None
+        self,
+        call: Call,
+        reply: Reply,
+        known: Callable[[BaseException], BaseException],
+        errors: type[Exception],
+        loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         self._call = call
         self._stream = reply.native.stream
         self._head = reply.head
         self._rest = reply.rest
+        self._known = known
         self._errors = errors
+        self._timed = call.deadline is not None
         self._loop = loop
         self._closed = False
         self._is_events = call.record.streamed and call.reader is not None
@@ -60,7 +69,9 @@ class Passing:
                     break
                 yield passed
             else:
-                for chunk in self._stream if self._rest is None else self._rest:
+                if self._rest is None:
+                    self._rest = in_time(self._stream, self._call) if self._timed else iter(self._stream)
+                for chunk in self._rest:
                     feed(chunk)
                     if plain or (chunk[-2:] == b"\n\n" and not (self._held or reader.complete or record.error)):
                         yield chunk  # as nearly all are
@@ -74,10 +85,13 @@ class Passing:
         except GeneratorExit:
             raise  # the consumer stopped; closing ends the call
         except BaseException as error:
-            self._call.fail(error)
-            if self._is_events and isinstance(error, self._errors):
-                yield error_event(self._call.record)
+            known = self._known(error)
+            self._call.fail(known)
+            if self._is_events and isinstance(known, self._errors):
+                yield error_event(self._call)
             self._call.finish()
+            if known is not error:
+                raise known from error
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -85,7 +99,7 @@ class Passing:
             feed, record, reader = self._call.feed, self._call.record, cast(Reader, self._call.reader)
             plain = not self._is_events  # else there is a reader
             if self._rest is None:
-                self._rest = aiter(self._stream)
+                self._rest = in_time_async(self._stream, self._call) if self._timed else aiter(self._stream)
             for chunk in self._head:  # which the call has seen
                 if (passed := self._looked_at(chunk)) is None:
                     break
@@ -106,10 +120,13 @@ class Passing:
         except GeneratorExit:
             raise  # the consumer stopped; closing ends the call
         except BaseException as error:
-            self._call.fail(error)
-            if self._is_events and isinstance(error, self._errors):
-                yield error_event(self._call.record)
+            known = self._known(error)
+            self._call.fail(known)
+            if self._is_events and isinstance(known, self._errors):
+                yield error_event(self._call)
             self._call.finish()
+            if known is not error:
+                raise known from error
             raise
 
     def _looked_at(self, chunk: bytes) -> bytes | None:
@@ -129,7 +146,7 @@ class Passing:
 
     def _end(self) -> Iterator[bytes]:
         if self._is_events and not self._call.is_whole():
-            yield error_event(self._call.record)
+            yield error_event(self._call)
         elif self._held:
             yield self._held
 
@@ -174,7 +191,8 @@ class Passing:
             let_go(self._call, self._stream, self._loop)
 
 
-def error_event(record: CallRecord) -> bytes:
+def error_event(call: Call) -> bytes:
     """What is wrong with an answer, as a server-sent event of it; an empty line before it ends whatever was begun."""
-    error = {"message": record.error, "type": record.failure, "code": record.status}
+    record = call.record
+    error = {"message": f"{record.error} {about(call)}", "type": record.failure, "code": record.status}
     return b"\n\ndata: " + json.dumps({"error": error}).encode() + b"\n\n"

@@ -16,6 +16,7 @@ from nat_dynamo_plugin.http.io import AsyncIO, SyncIO
 from nat_dynamo_plugin.http.lost import watch
 from nat_dynamo_plugin.http.passing import Passing
 from nat_dynamo_plugin.http.streams import Parts, SentHeaders, as_stream
+from nat_dynamo_plugin.http.words import tell, told
 
 
 class Shell:
@@ -103,6 +104,8 @@ class Shell:
             raw[at] = (raw[at][0], b"%d" % (len(parts[0]) if len(parts) == 1 else sum(map(len, parts))))
         request.headers = SentHeaders(raw, self._headers)
         request.extensions = callers.extensions
+        if call.deadline is not None:
+            request.extensions = _in_time(callers.extensions, call.left_s)
         return request
 
     def _call(self, request: Any) -> Call | None:
@@ -125,17 +128,26 @@ class Shell:
             return None
         return content
 
-    @staticmethod
-    def _failed(call: Call, error: BaseException) -> BaseException:
+    def _failed(self, call: Call, error: BaseException) -> BaseException:
         """End a call that has no reply; the exception as the caller knows it."""
-        if isinstance(error, Failure):
-            error = error.original
-        call.fail(error)
+        known = self._known(error)
+        call.fail(known)
+        if known is not error and isinstance(known, Exception):
+            tell(call, known)
         call.finish()
-        return error
+        return known
+
+    def _known(self, error: BaseException) -> BaseException:
+        """An exception as the HTTP library has it."""
+        if not isinstance(error, Failure):
+            return error
+        known: BaseException = self.library.ReadTimeout(str(error)) if error.original is None else error.original
+        return known
 
     def _handed_over(self, call: Call, reply: Reply, loop: asyncio.AbstractEventLoop | None = None) -> Any:
         """The reply as the library's response; from here on the call ends when its stream is closed or lost."""
+        if reply.status >= 400 and call.record.attempts:  # what a layer answers by itself stands
+            reply = told(call, reply)
         native = reply.native
         if reply.content is not None:
             call.exhausted()
@@ -154,7 +166,7 @@ class Shell:
             call.feed(chunk)
         watch()
         call.goes_on()
-        native.stream = self._passing(call, reply, self.library.TransportError, loop)
+        native.stream = self._passing(call, reply, self._known, self.library.TransportError, loop)
         return self._with_changes(native, reply)
 
     def _with_changes(self, native: Any, reply: Reply) -> Any:
@@ -162,3 +174,14 @@ class Shell:
         if reply.has_own_headers:
             native.headers = self.library.Headers(reply.raw_headers)
         return native
+
+
+def _in_time(extensions: Any, left_s: float) -> dict[str, Any]:
+    """A request's extensions with no timeout longer than what is left."""
+    left = max(left_s, 0.001)
+    given = extensions.get("timeout", {})
+    shorter = {
+        name: left if given.get(name) is None else min(given[name], left)
+        for name in ("connect", "read", "write", "pool")
+    }
+    return {**extensions, "timeout": shorter}

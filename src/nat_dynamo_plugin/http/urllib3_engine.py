@@ -192,6 +192,12 @@ class _Answer:
         except (exceptions.HTTPError, OSError) as error:
             raise self._transport._mapped(error) from error
 
+    def hurry(self, seconds: float) -> None:
+        """Wait for the next bytes no longer than this."""
+        socket_of = getattr(self._answer.connection, "sock", None)
+        if socket_of is not None and (socket_of.gettimeout() or seconds) >= seconds:
+            socket_of.settimeout(seconds)
+
     def read_end(self, seconds: float) -> bool:
         """Read what ends a body whose last bytes were taken, if it comes soon; whether it came."""
         socket_of = getattr(self._answer.connection, "sock", None)

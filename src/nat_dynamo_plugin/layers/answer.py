@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from nat_dynamo_plugin.http.answer_fields import ReadUsage
-from nat_dynamo_plugin.http.answers import MAX_UNARY_BYTES, error_text, reader_for
+from nat_dynamo_plugin.http.answers import error_text, reader_for
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Close, Flow, ReadBody, Send
 
+MAX_ANSWER_BYTES = 64 * 2**20
+"""Longest answer unless somebody says otherwise."""
 MAX_ERROR_BYTES = 65_536
 """What is read of an error answer; of a longer one the beginning is passed on, as text."""
 NO_ANSWER = 502
@@ -29,10 +31,12 @@ class AnswerLayer:
 
     Args:
         read_usage: what reads the usage of servers that do not name it as OpenAI does.
+        max_bytes: longest answer, in bytes as they come.
     """
 
-    def __init__(self, read_usage: Sequence[ReadUsage] = ()) -> None:
+    def __init__(self, read_usage: Sequence[ReadUsage] = (), max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._read_usage = tuple(read_usage)
+        self._max_bytes = max_bytes
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Send, and look at what comes back."""
@@ -43,15 +47,19 @@ class AnswerLayer:
             yield ReadBody(reply, MAX_ERROR_BYTES)
             if reply.content is None:
                 yield Close(reply)
-                reply = Reply.made(reply.status, b"".join(reply.head)[:MAX_ERROR_BYTES], _kept(reply))
+                reply = reply.with_content(b"".join(reply.head)[:MAX_ERROR_BYTES])
             reply = reshaped(reply, _masked(call, reply.content or b""))
+        call.most_bytes = self._max_bytes
         call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage))
         if record.streamed or 300 <= reply.status < 400:
             return reply
         if reply.content is None:
-            yield ReadBody(reply, MAX_UNARY_BYTES)
+            yield ReadBody(reply, self._max_bytes)
         if reply.content is None:
-            return reply  # too long to be looked at
+            for piece in reply.head:
+                call.feed(piece)
+            yield Close(reply)
+            return made(NO_ANSWER, record.error or "the answer is too long", record.error_type)
         call.feed(reply.content)
         if not call.is_whole() and reply.status < 300:
             return made(NO_ANSWER, f"{reply.status}, but no answer: {record.error}", record.error_type)
@@ -78,12 +86,7 @@ def reshaped(reply: Reply, content: bytes) -> Reply:
     else:
         error = None
     body = content if error is None else json.dumps(error).encode()
-    return Reply.made(reply.status, body, _kept(reply))
-
-
-def _kept(reply: Reply) -> dict[str, str]:
-    described = ("content-encoding", "content-length", "transfer-encoding")
-    return {name.lower(): value for name, value in reply.headers if name.lower() not in described}
+    return reply.with_content(body)
 
 
 def _masked(call: Call, content: bytes) -> bytes:

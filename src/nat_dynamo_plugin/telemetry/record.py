@@ -67,8 +67,9 @@ class CallRecord:
     How it ended (we say it, in the server's words where it has some):
         error: why this is no whole answer; `None` for a whole one.
         error_type: the kind of error in one word, of which there are few: the exception's class, the HTTP status,
-            `error_in_answer` (a 200 that carries an error), `cut_short` (a stream that ended early), `closed` (by its
-            reader, before its end), `unreadable`.
+            `error_in_answer` (a 200 that carries an error), `cut_short` (a stream that ended early), `left` (by its
+            reader, before its end), `unreadable`, `deadline`, `too_long`.
+        kind: what went wrong, for every server and HTTP library the same; see `telemetry.kinds.Kind`.
 
     Times of the server, in ms, of the last attempt only:
         server_ttft_ms: request received to first token.
@@ -112,6 +113,7 @@ class CallRecord:
     finish_reason: str | None = None
     error: str | None = None
     error_type: str | None = None
+    kind: str | None = None
     server_ttft_ms: float | None = None
     server_total_ms: float | None = None
     server_prefill_wait_ms: float | None = None

@@ -108,7 +108,8 @@ def test_every_field_says_what_it_is_its_unit_and_its_default(block: str, model:
             and not field.exclude
         ):
             default = {True: "true", False: "false"}.get(
-                field.default, f"{field.default:g}" if isinstance(field.default, int | float) else field.default.value
+                field.default,
+                f"{field.default:.15g}" if isinstance(field.default, int | float) else field.default.value,
             )
             assert re.search(rf"default:? {default}\b|\b{default} \(the default\)", text), (block, name, default)
 

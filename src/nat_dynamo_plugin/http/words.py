@@ -1,0 +1,80 @@
+"""What a caller reads of a failed call: the server's words, and whom was asked for what, how often, how long."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.telemetry.kinds import ADVICE, classify
+
+_MAX_WORDS = 4000
+"""Longest text of a server that is no JSON (characters) in an exception."""
+_ATTRIBUTE = "dynamo_words"
+
+
+def about(call: Call) -> str:
+    """Server, model, question, worker, attempts and time of a failed call, what went wrong, and what to do about it."""
+    record = call.record
+    kind = classify(record.status, record.error_type, record.error or "")
+    model = record.model or record.request_model
+    who = [
+        record.origin or call.origin,
+        *([f"model {model}"] if model else []),
+        *([f"prefix {record.prefix_id}"] if record.prefix_id else []),
+        *([f"worker {record.worker_id}"] if record.worker_id is not None else []),
+        f"{record.attempts} attempt{'s' * (record.attempts != 1)} in {call.now_ms / 1000.0:.1f} s",
+    ]
+    advice = ADVICE.get(kind)
+    return f"[{', '.join(who)}: {kind.value}{f'; {advice}' if advice else ''}]"
+
+
+def told(call: Call, reply: Reply) -> Reply:
+    """An error reply whose message also says what `about` says; as it is if it has no message that we can find."""
+    encoded = "content-encoding" in (name.lower() for name, _ in reply.headers)
+    content = reply.content
+    if content is None or encoded:
+        return reply
+    try:
+        body: Any = json.loads(content) if content.strip() else {}
+    except (ValueError, RecursionError):
+        body = content[:_MAX_WORDS].decode("utf-8", "replace")
+    error = body.get("error", body) if isinstance(body, dict) else body
+    words = about(call)
+    if isinstance(error, dict) and isinstance(error.get("message", ""), str):
+        changed = error | {"message": f"{error.get('message', '')} {words}".strip()}
+        body = body | {"error": changed} if "error" in body else {"error": changed}
+    elif isinstance(error, str):
+        body = {"error": {"message": f"{error} {words}".strip(), "type": None, "code": reply.status}}
+    else:
+        return reply
+    return reply.with_content(json.dumps(body).encode())
+
+
+def tell(call: Call, error: Exception) -> None:
+    """Have an HTTP library's exception say what `about` says, and OpenAI's one that is made of it."""
+    words = f"{error or type(error).__name__} {about(call)}"
+    error.args = (words,)
+    setattr(error, _ATTRIBUTE, words)
+
+
+def let_openai_tell() -> None:
+    """Let `openai.APIConnectionError`, whose text is "Connection error." whatever happened, say what happened.
+
+    The library makes it anew of whatever a transport raises, so its `__str__` is the only place. Other calls' errors
+    read as ever.
+    """
+    openai: Any = sys.modules.get("openai")
+    cls = getattr(openai, "APIConnectionError", None)
+    if cls is not None and "__str__" not in vars(cls):
+        cls.__str__ = _text
+
+
+def _text(self: BaseException) -> str:
+    text, cause = Exception.__str__(self), self.__cause__
+    while cause is not None:
+        if (words := getattr(cause, _ATTRIBUTE, None)) is not None:
+            return f"{text} {words}"
+        cause = cause.__cause__
+    return text
