@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from nat.data_models.common import get_secret_value
 
+from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
@@ -22,20 +22,19 @@ from nat_dynamo_plugin.dialects.dialect import Dialect
 from nat_dynamo_plugin.dialects.said import Said
 from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
+from nat_dynamo_plugin.guards import shared
 from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.clients import HttpClients, client_pair
 from nat_dynamo_plugin.http.engines import Connection
 from nat_dynamo_plugin.http.flow import Layer, Send, chained
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
-from nat_dynamo_plugin.layers.deadline import DeadlineLayer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
 from nat_dynamo_plugin.layers.record import RecordLayer
 from nat_dynamo_plugin.layers.redirect import RedirectLayer
 from nat_dynamo_plugin.layers.refusal import RefusalLayer
-from nat_dynamo_plugin.layers.retry import RetryLayer, RetryPolicy
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.plan.counters import CallCounters
 from nat_dynamo_plugin.plan.planner import Planner
@@ -97,13 +96,6 @@ class _Shared:
 
 
 _shared = _Shared()
-T = TypeVar("T")
-K = TypeVar("K")
-
-
-def _of(known: weakref.WeakValueDictionary[K, T], key: K, make: Callable[[], T]) -> T:
-    found = known.get(key)
-    return known.setdefault(key, make()) if found is None else found
 
 
 def make_service(
@@ -138,11 +130,13 @@ def make_service(
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
         QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
-        _deadline(config),
+        guards.deadline(config),
         learning,
         admission,
-        _of(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
-        _retry(config),
+        shared(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
+        guards.retry(config, origin),
+        guards.concurrency(config, origin),
+        guards.breaker(config, origin),
         RedirectLayer() if config.connection.follow_redirects else None,
         AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),
     )
@@ -172,18 +166,6 @@ def _connection(config: DynamoModelConfig) -> Connection:
         write_s=block.read_timeout,
         pool_s=block.pool_timeout,
     )
-
-
-def _deadline(config: DynamoModelConfig) -> DeadlineLayer | None:
-    block = config.deadlines
-    return None if block.call is block.question is None else DeadlineLayer(block.call, block.question)
-
-
-def _retry(config: DynamoModelConfig) -> RetryLayer | None:
-    retry = config.retry
-    if not retry.max_retries:
-        return None
-    return RetryLayer(RetryPolicy(retry.max_retries, retry.statuses, retry.texts))
 
 
 def _learning(config: DynamoModelConfig) -> LearningLayer | None:
@@ -231,7 +213,7 @@ def _speaking(
         max_sensitivity=config.max_sensitivity,
         expect=None if learning is None else learning.expected,
         crowded=None if admission is None else admission.is_crowded,
-        counters=_of(_shared.counters, (origin, config.model_name), CallCounters),
+        counters=shared(_shared.counters, (origin, config.model_name), CallCounters),
     )
     return speaker, planner
 

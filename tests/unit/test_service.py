@@ -70,13 +70,14 @@ def test_what_is_not_configured_is_not_there(monkeypatch: pytest.MonkeyPatch) ->
         seen.append([type(layer).__name__ for layer in layers])
 
     monkeypatch.setattr("nat_dynamo_plugin.service.chained", names)
-    make_service(config(prefix_template=None, max_retries=0, connection={"follow_redirects": False}))
-    make_service(config(prefix_total_requests="auto", max_active_prefixes=4))
+    off = {"max_retries": 0, "max_concurrency": None, "on_outage": "ignore", "connection": {"follow_redirects": False}}
+    make_service(config(prefix_template=None, **off))
+    make_service(config(prefix_total_requests="auto", max_active_prefixes=4, call_timeout=9))
     plain, full = seen
     assert plain == ["RecordLayer", "PayloadHeadersLayer", "AnswerLayer"]
     assert full == [
-        *("RecordLayer", "PayloadHeadersLayer", "QuestionLayer", "LearningLayer", "AdmissionLayer"),
-        *("RefusalLayer", "RetryLayer", "RedirectLayer", "AnswerLayer"),
+        *("RecordLayer", "PayloadHeadersLayer", "QuestionLayer", "DeadlineLayer", "LearningLayer", "AdmissionLayer"),
+        *("RefusalLayer", "RetryLayer", "ConcurrencyLayer", "BreakerLayer", "RedirectLayer", "AnswerLayer"),
     ]
 
 

@@ -6,10 +6,8 @@ between. Who goes next is decided in `admission.queue`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from typing import Self
 from nat_dynamo_plugin.admission.limits import AdaptiveLimit, Limiter, LimitWindow, UnderWay
 from nat_dynamo_plugin.admission.prompts import read_prompt
 from nat_dynamo_plugin.admission.queue import IDLE_S, MAX_WAIT_S, UNKNOWN_PROMPT, AdmissionQueue, Question
+from nat_dynamo_plugin.admission.turn import LoopTurn, ThreadTurn, in_loop
 from nat_dynamo_plugin.locks import Lock, after_fork
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
@@ -267,20 +266,14 @@ class Place:
     def __enter__(self) -> Self:
         question = self._gate._ask(self)
         if not question.admitted:
-            if _loop() is None:
-                turn = threading.Event()
-
-                def wake() -> bool:
-                    turn.set()
-                    return True
-
-                with self._waiting(question, wake):
+            if not in_loop():
+                turn = ThreadTurn()
+                with self._waiting(question, turn.wake):
                     while self._has_to_wait(question):
                         left = inf if self.give_up_at is None else self.give_up_at - monotonic()
                         if left <= 0:
                             raise TimeoutError("no place at the gate in time")
                         turn.wait(min(self._gate._look(question), left))
-                        turn.clear()
             else:
                 self._gate._let_past(self, question)
         return self
@@ -288,22 +281,10 @@ class Place:
     async def __aenter__(self) -> Self:
         question = self._gate._ask(self)
         if not question.admitted:
-            loop, turn = asyncio.get_running_loop(), asyncio.Event()
-
-            def wake() -> bool:
-                try:
-                    loop.call_soon_threadsafe(turn.set)
-                except RuntimeError:  # the loop is closed
-                    return False
-                return True
-
-            with self._waiting(question, wake):
+            turn = LoopTurn()
+            with self._waiting(question, turn.wake):
                 while self._has_to_wait(question):
-                    # Time out in the loop, not in the queue: the turn may come at the same moment.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._gate._look(question)):
-                            await turn.wait()
-                    turn.clear()
+                    await turn.wait(self._gate._look(question))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -335,10 +316,3 @@ class Place:
             self.end()
             raise
         self._gate._went_in(self, asked)
-
-
-def _loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

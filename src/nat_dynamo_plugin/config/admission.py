@@ -19,6 +19,7 @@ class AdmissionConfig(Block):
         "max_active_prefixes": "max_active_prefixes",
         "prefix_idle": "idle",
         "prefix_max_wait": "max_wait",
+        "max_concurrency": "max_concurrency",
     }
 
     max_active_prefixes: Annotated[int | Auto | None, number(auto=True, null=True)] = Field(
@@ -35,6 +36,12 @@ class AdmissionConfig(Block):
         default=300.0,
         description="Seconds of waiting for a place (default 300) after which the question that has waited longest "
         "goes in as one more than the limit; never more than one at a time.",
+    )
+
+    max_concurrency: Annotated[int | Auto | None, number(auto=True, null=True)] = Field(
+        default="auto",
+        description="Most requests under way at once to a server, 1 or more; further ones wait here, in order. auto "
+        "(the default): as many as it takes, learned from what it refuses for overload; null: any number.",
     )
 
     def _settle(self) -> None:

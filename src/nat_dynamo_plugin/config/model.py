@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 
 from nat_dynamo_plugin.config.admission import AdmissionConfig
 from nat_dynamo_plugin.config.block import Discreet, Location
+from nat_dynamo_plugin.config.breaker import BreakerConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
 from nat_dynamo_plugin.config.layers import LayerConfig
@@ -121,6 +122,9 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     connection: ConnectionConfig = Field(
         default_factory=ConnectionConfig, description="Timeouts, limits and habits of the connections."
+    )
+    breaker: BreakerConfig = Field(
+        default_factory=BreakerConfig, description="What becomes of calls while their server is down."
     )
     deadlines: DeadlinesConfig = Field(
         default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."

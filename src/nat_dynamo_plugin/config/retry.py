@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from nat_dynamo_plugin.config.block import Block
-from nat_dynamo_plugin.config.values import number, value_of
+from nat_dynamo_plugin.config.values import Seconds, number, value_of
 from nat_dynamo_plugin.nearest import shown
 
 ALWAYS = frozenset({408, 409, 529})
@@ -61,6 +61,15 @@ class RetryConfig(Block):
         default=["Too Many Requests", "429"],
         description="Texts that make any error answer be tried again, in any case; three digits mean the status "
         "(default Too Many Requests, 429).",
+    )
+
+    budget: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=0.2,
+        description="Retries that all calls of a server may add, as a share of the calls, besides 10 a second; those "
+        "after a refusal for overload are not counted, for they wait for room. null: any number (default 0.2).",
+    )
+    max_elapsed: Seconds = Field(
+        default=300.0, description="Seconds after which a call that fails is not made again (default 300)."
     )
 
     @field_validator("on_status")

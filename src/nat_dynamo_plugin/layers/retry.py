@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import inf
+from time import monotonic
 from typing import Any
 
 from nat_dynamo_plugin.http.answers import MAX_UNARY_BYTES, error_text
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Close, Failure, Flow, Operation, ReadBody, Send, Sleep
 from nat_dynamo_plugin.http.headers import Headers
+from nat_dynamo_plugin.outages.budget import RetryBudget
+from nat_dynamo_plugin.telemetry.kinds import Kind, classify
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +40,13 @@ class RetryPolicy:
         retries: requests after the first, 1 or more.
         statuses: HTTP statuses that are tried again.
         texts: lower-case texts that make any error answer be tried again.
+        max_elapsed_s: after this time from the call's beginning (s) none is made again.
     """
 
     retries: int
     statuses: frozenset[int]
     texts: tuple[str, ...] = ()
+    max_elapsed_s: float = inf
 
 
 def wish_of(headers: Headers) -> float | None:
@@ -76,13 +82,25 @@ class RetryLayer:
     """Makes a call again that failed before its caller has seen anything of an answer.
 
     That includes the body of an answer that is no stream, and the first piece of one that is.
+
+    Args:
+        policy: what is tried again.
+        budget: how much of that all calls of the server may do; `None` for any. A retry after a refusal for overload
+            takes nothing out of it, for that waits for room (`layers.concurrency`).
+        clock: seconds, never going back.
     """
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(
+        self, policy: RetryPolicy, budget: RetryBudget | None = None, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._policy = policy
+        self._budget = budget
+        self._clock = clock
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Send until there is an answer that stands."""
+        if self._budget is not None:
+            self._budget.call()
         retry = 0
         while True:
             retry += 1
@@ -95,14 +113,29 @@ class RetryLayer:
                 wait, why = (None, "") if last else (yield from self._judge(reply, retry))
                 if wait is None:
                     return reply
+                overload = classify(reply.status, None, why) is Kind.OVERLOAD
+                if not self._may(call, wait, why, overload):
+                    return reply
                 yield Close(reply)
             except Failure as failure:
                 if last or failure.kind not in KINDS:
                     raise
                 wait, why = backoff_s(retry), f"{type(failure.original).__name__}: {failure}"
+                if not self._may(call, wait, why):
+                    raise
             logger.warning("%s: %s; retry %d of %d in %.1f s", call.origin, why, retry, self._policy.retries, wait)
             call.record.retry_wait_ms += wait * 1000.0
             yield Sleep(wait)
+
+    def _may(self, call: Call, wait: float, why: str, overload: bool = False) -> bool:
+        """Whether there is time, and something left in the budget, for one more request after this wait (s)."""
+        if wait >= call.left_s or call.now_ms / 1000.0 + wait > self._policy.max_elapsed_s:
+            logger.warning("%s: %s; no time is left to try again", call.origin, why)
+            return False
+        if self._budget is None or overload or self._budget.take(self._clock()):
+            return True
+        logger.warning("%s: %s; not tried again, for the retry budget is used up", call.origin, why)
+        return False
 
     def _judge(self, reply: Reply, retry: int) -> Generator[Operation, Any, tuple[float | None, str]]:
         """How long to wait before the next request (s), or `None` if this error answer stands; and why."""

@@ -94,7 +94,8 @@ _OVERLOAD = re.compile(r"overload|too many requests|workers are busy|at capacity
 _FILTER = re.compile(r"content.?filter|content.?management.?policy|responsible.?ai", re.IGNORECASE)
 # Dynamo 1.6.0: "no instances found for endpoint", "Disconnected", "Stream ended before generation completed".
 _WORKER_LOST = re.compile(
-    r"no responders|disconnected|stream ended before|worker .{0,40}(?:lost|gone|died|down)|instance .{0,60}(?:not found|lost)",
+    r"no responders|disconnected|stream ended before|worker .{0,40}(?:lost|gone|died|down)"
+    r"|instance .{0,60}(?:not found|lost)",
     re.IGNORECASE,
 )
 _NO_WORKER = re.compile(r"no instances|no workers? |model.{0,40}not ready|not.{0,10}available yet", re.IGNORECASE)

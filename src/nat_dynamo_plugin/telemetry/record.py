@@ -86,6 +86,8 @@ class CallRecord:
             no wait of ours.
         gate_wait_ms: wait at the gate; `None` where there is no gate.
         retry_wait_ms: waits between attempts, the failed attempts themselves not included.
+        slot_wait_ms: waits for a slot (`max_concurrency`), of all attempts.
+        outage_wait_ms: waits for a server that was down (`on_outage: wait`), of all attempts.
     """
 
     prefix_id: str | None = None
@@ -123,6 +125,8 @@ class CallRecord:
     client_itl_ms: float | None = None
     gate_wait_ms: float | None = None
     retry_wait_ms: float = 0.0
+    slot_wait_ms: float = 0.0
+    outage_wait_ms: float = 0.0
 
     @property
     def has_dynamo_data(self) -> bool:

@@ -1,0 +1,86 @@
+"""From a config to the layers that stand between callers and a server that fails; what they know is one server's."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from time import monotonic
+from typing import TypeVar
+
+from nat_dynamo_plugin.admission.concurrency import ConcurrencyLimit
+from nat_dynamo_plugin.admission.slots import Slots
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.layers.breaker import BreakerLayer, Circuit
+from nat_dynamo_plugin.layers.concurrency import ConcurrencyLayer
+from nat_dynamo_plugin.layers.deadline import DeadlineLayer
+from nat_dynamo_plugin.layers.retry import RetryLayer, RetryPolicy
+from nat_dynamo_plugin.outages.breaker import BreakerSettings
+from nat_dynamo_plugin.outages.budget import RetryBudget
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def shared(known: weakref.WeakValueDictionary[K, T], key: K, make: Callable[[], T]) -> T:
+    """What is known by this key, made if there is none."""
+    found = known.get(key)
+    return known.setdefault(key, make()) if found is None else found
+
+
+class _Shared:
+    """What LLMs of one server share, as long as one of them is in use."""
+
+    def __init__(self) -> None:
+        self.budgets: weakref.WeakValueDictionary[tuple[str, float], RetryBudget] = weakref.WeakValueDictionary()
+        self.slots: weakref.WeakValueDictionary[tuple[str, bool], Slots] = weakref.WeakValueDictionary()
+        self.circuits: weakref.WeakValueDictionary[tuple[str, BreakerSettings], Circuit] = weakref.WeakValueDictionary()
+
+
+_shared = _Shared()
+
+
+def deadline(config: DynamoModelConfig) -> DeadlineLayer | None:
+    """What bounds the time of calls, if anything does."""
+    block = config.deadlines
+    return None if block.call is block.question is None else DeadlineLayer(block.call, block.question)
+
+
+def retry(config: DynamoModelConfig, origin: str) -> RetryLayer | None:
+    """What makes calls again, if any are; the budget is the server's."""
+    block = config.retry
+    if not block.max_retries:
+        return None
+    policy = RetryPolicy(block.max_retries, block.statuses, block.texts, block.max_elapsed)
+    ratio = block.budget
+    if ratio is None:
+        return RetryLayer(policy)
+    return RetryLayer(policy, shared(_shared.budgets, (origin, ratio), lambda: RetryBudget(ratio, monotonic())))
+
+
+def concurrency(config: DynamoModelConfig, origin: str) -> ConcurrencyLayer | None:
+    """What bounds the requests under way, unless there is no bound."""
+    asked = config.admission.max_concurrency
+    if asked is None:
+        return None
+    # A pool that is full would have calls wait in it unseen, and in no order.
+    most = config.connection.max_connections if asked == "auto" else min(asked, config.connection.max_connections)
+    adapts = asked == "auto"
+    slots = shared(_shared.slots, (origin, adapts), lambda: Slots(ConcurrencyLimit(most, adapts=adapts), server=origin))
+    slots.lower(most)
+    return ConcurrencyLayer(slots)
+
+
+def breaker(config: DynamoModelConfig, origin: str) -> BreakerLayer | None:
+    """What keeps calls from a server that is down, unless that is to be ignored."""
+    block = config.breaker
+    if block.on_outage == "ignore":
+        return None
+    settings = BreakerSettings(
+        failure_rate=block.failure_rate,
+        min_calls=block.min_calls,
+        window_s=block.window,
+        open_s=block.open_for,
+        probes=block.probes,
+    )
+    circuit = shared(_shared.circuits, (origin, settings), lambda: Circuit(settings, origin))
+    return BreakerLayer(circuit, block.on_outage, block.max_wait)

@@ -1,0 +1,142 @@
+"""A server that fails again and again is left alone: its calls wait until it is back, or fail at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Literal
+
+from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.flow import Failure, Flow, Send, Sleep
+from nat_dynamo_plugin.locks import Lock
+from nat_dynamo_plugin.outages.breaker import Breaker, BreakerSettings, Outcome, Ticket
+from nat_dynamo_plugin.telemetry.kinds import Kind, classify
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.1
+"""Seconds between looks while a probe is under way."""
+UNAVAILABLE = 503
+_OURS = frozenset({"local", "pool timeout", "deadline"})
+"""Failures that say nothing about the server."""
+_SLOW_DOWN = frozenset({408, 429, 529})
+
+
+class Circuit:
+    """The breaker of one server, for all who call it: from any thread, loop and client.
+
+    Args:
+        settings: when it opens.
+        server: named in the log and in errors.
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, settings: BreakerSettings, server: str, clock: Callable[[], float] = monotonic) -> None:
+        self.server = server
+        self.last_error = ""
+        self._window_s = settings.window_s
+        self._breaker = Breaker(settings)
+        self._lock = Lock()
+        self._clock = clock
+
+    def admit(self) -> Ticket | float:
+        """See `Breaker.admit`."""
+        with self._lock:
+            return self._breaker.admit(self._clock())
+
+    def settle(self, ticket: Ticket, outcome: Outcome, why: str = "") -> None:
+        """See `Breaker.settle`."""
+        with self._lock:
+            breaker, now = self._breaker, self._clock()
+            opened, was_open = breaker.opened, breaker.is_open
+            breaker.settle(ticket, outcome, now)
+            if outcome is Outcome.FAILURE:
+                self.last_error = why
+            news = breaker.opened > opened, was_open and not breaker.is_open
+            failed, calls = breaker.failures(now)
+        if news[0]:
+            logger.warning(
+                "%s has failed %d of %d calls in %g s (%s); it is left alone until a probe comes through",
+                self.server,
+                failed,
+                calls,
+                self._window_s,
+                why,
+            )
+        elif news[1]:
+            logger.warning("%s answers again", self.server)
+
+    def words(self, wait_s: float) -> str:
+        """What to tell the caller of a call that is not made."""
+        when = f"the next try is in {wait_s:.1f} s" if wait_s > 0 else "a try is under way"
+        return f"{self.server} has failed again and again, so it is not asked ({when}); last: {self.last_error}"
+
+
+class BreakerLayer:
+    """Keeps calls from a server that fails.
+
+    Args:
+        circuit: the server's, shared.
+        on_outage: `wait` until it is back, or `fail`.
+        max_wait_s: longest such wait of a call, in seconds.
+    """
+
+    def __init__(self, circuit: Circuit, on_outage: Literal["wait", "fail"], max_wait_s: float) -> None:
+        self.circuit = circuit
+        self._max_wait_s = max_wait_s if on_outage == "wait" else 0.0
+
+    def flow(self, call: Call, send: Send) -> Flow:
+        """Send, if the server may be asked."""
+        circuit = self.circuit
+        ticket = circuit.admit()
+        waited = 0.0
+        while not isinstance(ticket, Ticket):
+            if waited >= self._max_wait_s:
+                return _not_made(call, circuit.words(ticket))
+            wait = min(max(ticket, LOOK_S), self._max_wait_s - waited)
+            yield Sleep(wait)
+            waited += wait
+            call.record.outage_wait_ms += wait * 1000.0
+            ticket = circuit.admit()
+        outcome, why = Outcome.NEITHER, ""
+        try:
+            reply = yield from send(call)
+            outcome, why = _outcome(reply, call)
+        except Failure as failure:
+            if failure.kind not in _OURS:
+                outcome, why = Outcome.FAILURE, f"{type(failure.original).__name__}: {failure}"
+            raise
+        finally:
+            circuit.settle(ticket, outcome, why)
+        if reply.content is None and reply.status < 400:
+            call.on_end(partial(self._ended, ticket))
+        return reply
+
+    def _ended(self, ticket: Ticket, record: CallRecord) -> None:
+        """A stream that breaks is a failure too, though its headers were none."""
+        if record.error is not None and record.kind not in (Kind.LEFT, Kind.CANCELLED, Kind.DEADLINE, Kind.TOO_LONG):
+            self.circuit.settle(Ticket(ticket.era, False), Outcome.FAILURE, record.error)
+
+
+def _outcome(reply: Reply, call: Call) -> tuple[Outcome, str]:
+    status = reply.status
+    if status < 400:
+        return Outcome.SUCCESS, ""
+    why = f"{status} {call.record.error or ''}".strip()
+    kind = classify(status, None, call.record.error or "")
+    if kind is Kind.OVERLOAD or status in _SLOW_DOWN:
+        return Outcome.NEITHER, why
+    return (Outcome.FAILURE if status >= 500 or kind is Kind.NOT_READY else Outcome.SUCCESS), why
+
+
+def _not_made(call: Call, words: str) -> Reply:
+    from nat_dynamo_plugin.layers.answer import made
+
+    record = call.record
+    record.error, record.error_type = words, Kind.CIRCUIT_OPEN.value
+    reply = made(UNAVAILABLE, words, record.error_type)
+    reply.headers.set("x-should-retry", "false")
+    return reply
