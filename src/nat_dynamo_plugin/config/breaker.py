@@ -25,7 +25,10 @@ class BreakerConfig(Block):
         default=60.0, description="Longest such wait of a request in seconds, after which its call fails (default 60)."
     )
     failure_rate: float = Field(
-        default=0.5, gt=0, le=1, description="The share of failed calls within `window` that means down, above 0 to 1 (default 0.5)."
+        default=0.5,
+        gt=0,
+        le=1,
+        description="The share of failed calls within `window` that means down, above 0 to 1 (default 0.5).",
     )
     min_calls: Annotated[int, number()] = Field(
         default=20, description="Calls within the window below which a server is never taken for down (default 20)."

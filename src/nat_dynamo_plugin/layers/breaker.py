@@ -22,6 +22,7 @@ LOOK_S = 0.1
 UNAVAILABLE = 503
 _OURS = frozenset({"local", "pool timeout", "deadline"})
 """Failures that say nothing about the server."""
+_NOT_THE_SERVERS = frozenset({Kind.LEFT, Kind.CANCELLED, Kind.DEADLINE, Kind.TOO_LONG})
 _SLOW_DOWN = frozenset({408, 429, 529})
 
 
@@ -101,24 +102,29 @@ class BreakerLayer:
             waited += wait
             call.record.outage_wait_ms += wait * 1000.0
             ticket = circuit.admit()
-        outcome, why = Outcome.NEITHER, ""
+        outcome, why, goes_on = Outcome.NEITHER, "", False
         try:
             reply = yield from send(call)
             outcome, why = _outcome(reply, call)
+            # Others wait for a probe, so its headers must do; of any other call the end decides.
+            goes_on = reply.content is None and reply.status < 400 and not ticket.is_probe
         except Failure as failure:
             if failure.kind not in _OURS:
                 outcome, why = Outcome.FAILURE, f"{type(failure.original).__name__}: {failure}"
             raise
         finally:
-            circuit.settle(ticket, outcome, why)
-        if reply.content is None and reply.status < 400:
+            if not goes_on:
+                circuit.settle(ticket, outcome, why)
+        if goes_on:
             call.on_end(partial(self._ended, ticket))
         return reply
 
     def _ended(self, ticket: Ticket, record: CallRecord) -> None:
         """A stream that breaks is a failure too, though its headers were none."""
-        if record.error is not None and record.kind not in (Kind.LEFT, Kind.CANCELLED, Kind.DEADLINE, Kind.TOO_LONG):
-            self.circuit.settle(Ticket(ticket.era, False), Outcome.FAILURE, record.error)
+        outcome = Outcome.SUCCESS if record.error is None else Outcome.FAILURE
+        if record.kind in _NOT_THE_SERVERS:
+            outcome = Outcome.NEITHER
+        self.circuit.settle(ticket, outcome, record.error or "")
 
 
 def _outcome(reply: Reply, call: Call) -> tuple[Outcome, str]:

@@ -107,10 +107,11 @@ def test_every_field_says_what_it_is_its_unit_and_its_default(block: str, model:
             and isinstance(field.default, int | float | PrefixLevel)
             and not field.exclude
         ):
-            default = {True: "true", False: "false"}.get(
-                field.default,
-                f"{field.default:.15g}" if isinstance(field.default, int | float) else field.default.value,
-            )
+            value = field.default
+            if isinstance(value, bool):
+                default = str(value).lower()
+            else:
+                default = f"{value:.15g}" if isinstance(value, int | float) else value.value
             assert re.search(rf"default:? {default}\b|\b{default} \(the default\)", text), (block, name, default)
 
 
