@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from nat_dynamo_plugin.http.call import Call
-from nat_dynamo_plugin.http.flow import IO, AsyncIO, Enter, Flow, Operation, Send, Sleep, too_late
+from nat_dynamo_plugin.http.flow import IO, AsyncIO, Close, Enter, Flow, Operation, Send, Sleep, too_late
 from nat_dynamo_plugin.question.endings import on_question_end
 
 MAX_QUESTIONS = 100_000
@@ -94,6 +94,8 @@ class InTime:
     def run(self, io: IO) -> Any:
         """Do it, blocking."""
         call, operation = self._call, self._operation
+        if isinstance(operation, Close):  # nobody waits for it, and it must be done
+            return operation.run(io)
         left = call.left_s
         if left <= 0:
             raise too_late(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from nat_dynamo_plugin.layers.retry import (
     backoff_s,
     wish_of,
 )
+from nat_dynamo_plugin.outages.budget import RetryBudget
 
 USUAL: Any = ([429, 500, 502, 503, 504], ["Too Many Requests", "429"])
 
@@ -166,3 +168,45 @@ def test_the_date_to_wait_for() -> None:
 @pytest.mark.parametrize("value", ["", "soon", "-3", "nan", "inf", "1e999"])
 def test_a_wish_that_is_none(value: str) -> None:
     assert wish_of(Headers([(b"retry-after", value.encode())])) is None
+
+
+def test_a_budget_that_is_used_up_ends_the_retries(drive: Any, scripted: Any) -> None:
+    budget = RetryBudget(0.2, 0.0)
+    while budget.take(0.0):
+        pass
+    policy = RetryPolicy(5, frozenset({503, 529}))
+    server = scripted(error(503))
+    assert drive(RetryLayer(policy, budget, lambda: 0.0), server).status == 503 and len(server.sent) == 1
+    server = scripted(broken("connect"))
+    with pytest.raises(Failure):
+        drive(RetryLayer(policy, budget, lambda: 0.0), server)
+    assert len(server.sent) == 1
+
+
+def test_a_refusal_for_overload_takes_nothing_out_of_it(drive: Any, scripted: Any) -> None:
+    budget = RetryBudget(0.2, 0.0)
+    while budget.take(0.0):
+        pass
+    one = RetryLayer(RetryPolicy(5, frozenset({503, 529})), budget, lambda: 0.0)
+    assert drive(one, scripted(error(529), error(529), WELL)).content == b"well"
+
+
+def test_each_call_adds_to_the_budget(drive: Any, scripted: Any) -> None:
+    budget = RetryBudget(0.5, 0.0)
+    while budget.take(0.0):
+        pass
+    one = RetryLayer(RetryPolicy(5, frozenset({503})), budget, lambda: 0.0)
+    for _ in range(4):
+        drive(one, scripted(WELL))
+    server = scripted(error(503))
+    drive(one, server)
+    assert len(server.sent) == 1 + 2
+
+
+def test_nothing_is_tried_again_that_can_not_end_in_time(drive: Any, scripted: Any) -> None:
+    server, call = scripted(error(503, retry_after="60")), drive.call()
+    call.deadline = monotonic() + 30
+    assert drive(layer(), server, call).status == 503 and len(server.sent) == 1
+    server = scripted(error(503, retry_after="20"))
+    one = RetryLayer(RetryPolicy(5, frozenset({503}), max_elapsed_s=10.0))
+    assert drive(one, server).status == 503 and len(server.sent) == 1
