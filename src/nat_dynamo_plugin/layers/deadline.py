@@ -112,8 +112,11 @@ class InTime:
 
     async def run_async(self, io: AsyncIO) -> Any:
         """Do it, awaiting."""
-        call = self._call
-        with anyio.move_on_after(max(call.left_s, 0.0)) as scope:
-            return await self._operation.run_async(io)
-        assert scope.cancelled_caught
+        call, operation = self._call, self._operation
+        if isinstance(operation, Close):
+            return await operation.run_async(io)
+        left = call.left_s
+        if left > 0:  # nothing is cancelled that does not wait
+            with anyio.move_on_after(left):
+                return await operation.run_async(io)
         raise too_late(call)
