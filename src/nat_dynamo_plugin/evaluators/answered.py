@@ -1,4 +1,4 @@
-"""`dynamo_answered`: the share of questions that were answered, and what the others failed of; settings of the journal."""
+"""`dynamo_answered`: the share of questions that were answered, what the others failed of; how a journal is kept."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Failure(NamedTuple):
     """Why a question has no answer.
 
     Attributes:
-        kind: in one word: the class of the exception, the kind of the failed LLM call (`CallRecord.failure`), `not_run`.
+        kind: in one word: the kind of the failed LLM call (`CallRecord.failure`), the exception's class, `not_run`.
         error: in the words of whoever failed; no secret in it.
     """
 

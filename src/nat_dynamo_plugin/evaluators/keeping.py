@@ -1,8 +1,8 @@
 """Make `nat eval` lose nothing: a journal while it runs, one failed question is one, and a run that was cut goes on.
 
 NAT 1.9 writes its files when all is over, stops at the first workflow that raises and drops that question's steps, and
-its `--skip_completed_entries` wants a file that is not there after a kill. It has no hook for a failed question, nor one
-before its output folder is emptied. So three public methods of its `EvaluationRun` are wrapped, which still do the work:
+its `--skip_completed_entries` wants a file that is not there after a kill. It has no hook for a failed question, nor
+one before its output folder is emptied. So public methods of its `EvaluationRun` are wrapped, which still do the work:
 they get fewer questions (the rest is in the journal) and a session whose workflow never raises.
 """
 

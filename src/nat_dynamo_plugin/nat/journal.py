@@ -181,7 +181,7 @@ class Journal:
         slimmed = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             descriptor = os.open(slimmed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as new, self.path.open("rb") as old:
+            with os.fdopen(descriptor, "wb") as new, self.path.open("rb") as old:
                 for line in old:
                     new.write(_slimmed(line) if line.startswith(b'{"question"') else line)
             slimmed.replace(self.path)

@@ -99,16 +99,14 @@ def _as_nat_eval_starts() -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
-    dataset = tmp_path / "questions.json"
-    dataset.write_text(json.dumps([{"id": q, "question": q, "answer": ""} for q in QUESTIONS]))
-    return {
+    made: dict[str, Any] = {
         "llms": {"dynamo": {"_type": "dynamo", "base_url": "http://127.0.0.1:9/v1", "model_name": "m"}},
         "workflow": {"_type": "test_told"},
         "eval": {
             "general": {
                 "max_concurrency": 2,
                 "output": {"dir": str(tmp_path / "out"), "workflow_output_step_filter": ["CUSTOM_END"]},
-                "dataset": {"_type": "json", "file_path": str(dataset)},
+                "dataset": {"_type": "json", "file_path": str(tmp_path / "questions.json")},
             },
             "evaluators": {
                 "answered": {"_type": "dynamo_answered"},
@@ -117,6 +115,13 @@ def config(tmp_path: Path) -> dict[str, Any]:
             },
         },
     }
+    ask(made, QUESTIONS)
+    return made
+
+
+def ask(config: dict[str, Any], questions: list[str]) -> None:
+    rows = [{"id": name, "question": text, "answer": ""} for name, text in zip(QUESTIONS, questions, strict=True)]
+    Path(config["eval"]["general"]["dataset"]["file_path"]).write_text(json.dumps(rows))
 
 
 def written(config: dict[str, Any]) -> Path:
@@ -279,10 +284,7 @@ async def test_resume_false_asks_all(config: dict[str, Any]) -> None:
 
 async def test_a_question_whose_text_changed_is_asked(config: dict[str, Any]) -> None:
     await cut(config)
-    dataset = Path(config["eval"]["general"]["dataset"]["file_path"])
-    rows = json.loads(dataset.read_text())
-    rows[3]["question"] = "something else"
-    dataset.write_text(json.dumps(rows))
+    ask(config, [*QUESTIONS[:3], "something else", *QUESTIONS[4:]])
     await run(config)
     assert sorted(behaviour.asked) == ["q1", "something else"]
 
