@@ -68,6 +68,7 @@ class EvalReport:
     workflow_output: Path | None = None
     simulated: bool = False
     failures: Mapping[str, int] = field(default_factory=dict)
+    runs: int = 1
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -77,10 +78,19 @@ class EvalReport:
 
     @property
     def wall_time_s(self) -> float | None:
-        """Seconds from the first question's start to the last question's end."""
-        starts = [f.started_at for f in self.figures if f.started_at is not None]
-        ends = [f.ended_at for f in self.figures if f.ended_at is not None]
-        return max(ends) - min(starts) if starts and ends else None
+        """Seconds from the first question's start to the last question's end, those without a question left out if
+        the evaluation was resumed."""
+        spans = [(f.started_at, f.ended_at) for f in self.figures if f.started_at is not None]
+        known = sorted((start, end) for start, end in spans if end is not None)
+        if not known:
+            return None
+        if self.runs == 1:
+            return max(end for _, end in known) - known[0][0]
+        total, upto = 0.0, known[0][0]
+        for start, end in known:
+            total += max(0.0, end - max(start, upto))
+            upto = max(upto, end)
+        return total
 
 
 def load_report(directory: Path) -> EvalReport:
@@ -123,6 +133,7 @@ def load_report(directory: Path) -> EvalReport:
         report.workflow_output = workflow_output
         report.figures = _figures_from_trajectories(_load_json(workflow_output), config) or figures
     report.simulated = any(isinstance(llm, dict) and llm.get("local") for llm in _mapping(config, "llms").values())
+    report.runs = max(1, journal.runs)
     report.failures = max((row.failures for row in metrics), key=lambda one: sum(one.values()))
     report.notes = [f"{row.name}: {row.problem}" for row in metrics if row.problem]
     if journal.questions and not journal.finished:
@@ -228,7 +239,8 @@ def _cut_report(directory: Path, journal: Entries) -> EvalReport:
 
 def _how_far(journal: Entries) -> str:
     answered = len(journal.questions) - sum(journal.failures.values())
-    return f"{answered:,} of {journal.total or '?'} questions are answered, and the same `nat eval` command asks the others"
+    of = f"{answered:,} of {journal.total or '?'}"
+    return f"{of} questions are answered, and the same `nat eval` command asks the others"
 
 
 def _figures_from_trajectories(workflow_output: Any, config: Any) -> list[QuestionFigures]:
@@ -278,9 +290,15 @@ def _counts(report: EvalReport) -> list[tuple[str, str]]:
         ),
         (
             "wall time",
-            "not known" if wall is None else f"{wall:,.2f} s, first question's start to last one's end",
+            "not known" if wall is None else f"{wall:,.2f} s, {_measured(report.runs)}",
         ),
     ]
+
+
+def _measured(runs: int) -> str:
+    if runs == 1:
+        return "first question's start to last one's end"
+    return f"in which questions were under way, in {runs} runs"
 
 
 def _questions(report: EvalReport) -> list[tuple[str, str]]:

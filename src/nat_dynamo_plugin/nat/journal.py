@@ -59,12 +59,13 @@ class Answered:
 
 @dataclass(slots=True)
 class Entries:
-    """What a journal says. `questions` has the last word on each, by id."""
+    """What a journal says. `questions` has the last word on each, by id; `runs` counts those that went on, and one."""
 
     fingerprint: str | None = None
     total: int | None = None
     questions: dict[str, Answered] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
+    runs: int = 0
     finished: bool = False
 
     @property
@@ -97,6 +98,7 @@ def read(path: Path) -> Entries:
                 # A run that goes on says so again.
                 entries.fingerprint, entries.finished = fingerprint, False
                 entries.total = row.get("questions")
+                entries.runs += 1
             case {"call": dict(call)}:
                 entries.calls.append(call)
             case {"question": str(key), "asked": str(asked)}:
