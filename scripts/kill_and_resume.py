@@ -4,8 +4,8 @@
 
 One run is left alone. The other is killed (SIGKILL) as soon as its journal has so many LLM calls, a number drawn at
 random for each kill, and started again with the same command; the last start is left alone too. Both write below a
-temporary folder. Prints where it was killed, both tables, and what was asked twice; ends with 1 if a question is
-missing or was answered twice.
+temporary folder, unless `--keep` names one. Prints where it was killed, both tables, and what was asked twice; ends
+with 1 if a question is missing or was answered twice.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--override", nargs=2, action="append", default=[], metavar=("PATH", "VALUE"))
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where both runs write and stay")
     arguments = parser.parse_args()
+    if arguments.keep is not None:
+        return compare(arguments, arguments.keep / "undisturbed", arguments.keep / "killed")
     with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as temporary:
         return compare(arguments, Path(temporary) / "undisturbed", Path(temporary) / "killed")
 

@@ -150,6 +150,9 @@ async def test_it_takes_the_place_of_a_worker_of_this_process_only(tmp_path: Pat
     running = asyncio.ensure_future(Relay(SCRIPTS, tmp_path / "discovery")._run())
     while f"127.0.0.1:{port}/" in mine.read_text():  # noqa: ASYNC110
         await asyncio.sleep(0)
+    later = file("later", port)  # once it is replaced, all files have been looked at after the first was
+    while f"127.0.0.1:{port}/" in later.read_text():  # noqa: ASYNC110
+        await asyncio.sleep(0)
     assert (query.read_text(), other.read_text()) == before
     host, _, rest = json.loads(mine.read_text())["transport"]["tcp"].partition(":")
     assert rest.endswith("/1/dynamo/backend/generate")

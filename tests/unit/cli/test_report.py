@@ -243,6 +243,21 @@ class TestFailures:
         assert JOURNAL in text
         assert main([str(tmp_path)]) == 0
 
+    def test_the_time_between_two_runs_is_nobodys(self, tmp_path: Path) -> None:
+        items = [
+            figures(started_at=100.0, ended_at=104.0),
+            figures(started_at=102.0, ended_at=103.0),
+            figures(started_at=900.0, ended_at=905.0),
+        ]
+        write_evaluator(tmp_path, "reuse", 0.5, items)
+        assert load_report(tmp_path).wall_time_s == 805.0
+        for _ in range(2):
+            journal = Journal(tmp_path / JOURNAL)
+            journal.begin("f", 3, keep=True)
+            journal.close()
+        assert load_report(tmp_path).wall_time_s == 9.0
+        assert "9.00 s, in which questions were under way, in 2 runs" in printed(tmp_path)
+
     def test_a_later_run_that_was_cut_is_told(self, finished: Path) -> None:
         journal = Journal(finished / JOURNAL)
         journal.begin("f", 9, keep=True)

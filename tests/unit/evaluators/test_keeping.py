@@ -21,9 +21,9 @@ from nat.builder.evaluator import EvaluatorInfo
 from nat.builder.function_info import FunctionInfo
 from nat.cli.register_workflow import register_evaluator, register_function
 from nat.data_models.evaluate_runtime import EvaluationRunConfig
-from nat.data_models.evaluator import EvalInputItem, EvaluatorBaseConfig
+from nat.data_models.evaluator import EvalInput, EvalInputItem, EvaluatorBaseConfig
 from nat.data_models.function import FunctionBaseConfig
-from nat.plugins.eval.data_models.evaluator_io import EvalOutputItem
+from nat.plugins.eval.data_models.evaluator_io import EvalOutput, EvalOutputItem
 from nat.plugins.eval.evaluator.base_evaluator import BaseEvaluator
 from nat.plugins.eval.runtime.evaluate import EvaluationRun
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins, load_config
@@ -47,6 +47,7 @@ class Behaviour:
         self.failed_calls: dict[str, CallRecord] = {}
         self.asked: list[str] = []
         self.judged: list[str] = []
+        self.average: float | None = None
 
     def answer(self, question: str) -> str:
         self.asked.append(question)
@@ -72,6 +73,12 @@ class ForeignConfig(EvaluatorBaseConfig, name="test_foreign"):
 
 
 class Foreign(BaseEvaluator):
+    async def evaluate(self, eval_input: EvalInput) -> EvalOutput:
+        output = await super().evaluate(eval_input)
+        if behaviour.average is not None:
+            output.average_score = behaviour.average
+        return output
+
     async def evaluate_item(self, item: EvalInputItem) -> EvalOutputItem:
         behaviour.judged.append(item.id)
         return EvalOutputItem(id=item.id, score=1.0 if item.output_obj else 0.0, reasoning={})
@@ -170,6 +177,14 @@ async def test_a_workflow_that_raises_fails_one_question_and_is_in_no_average(co
     assert sum(step.payload.name == "dynamo_llm_call" for step in trajectories["q4"]) == 4
     assert output.eval_input.eval_input_items[1].output_obj == ""
     assert read(journal(config)).failures == {"RuntimeError": 1, "503": 1}
+
+
+async def test_nobodys_average_is_nan(config: dict[str, Any]) -> None:
+    """An evaluator that averages what it can not score."""
+    behaviour.average = math.nan
+    behaviour.raises = {"q1": RuntimeError("no route")}
+    output = await run(config)
+    assert str(scores(output)[OTHERS]) == "-"
 
 
 async def test_a_workflow_that_catches_a_failed_call_has_no_answer(config: dict[str, Any]) -> None:
