@@ -52,6 +52,7 @@ def both(**fields: Any) -> tuple[dict[str, str | None], dict[str, str | None]]:
         ({}, "--model-path", "/m"),
         ({}, "--model-name", "name"),
         ({}, "--response-replay-trace-path", "/t"),
+        ({}, "--resume-answers", "/t"),
     ],
 )
 def test_a_field_becomes_a_worker_flag(fields: dict[str, Any], flag: str, value: str) -> None:
@@ -84,13 +85,17 @@ def test_what_is_off_is_not_passed() -> None:
     assert "--tool-call-parser" not in worker
 
 
+def test_without_migration_no_answer_goes_on_elsewhere() -> None:
+    assert "--resume-answers" not in both(migration_limit=0)[1]
+
+
 def test_dynamo_knows_every_flag() -> None:
     frontend, worker = both(queue_threshold=0.5, track_output_blocks=True)
     for module, flags in (("dynamo.frontend", frontend), ("dynamo.mocker", worker)):
         text = subprocess.run(
             [sys.executable, "-P", "-m", module, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for flag in flags.keys() - {"--tool-call-parser"}:
+        for flag in flags.keys() - {"--tool-call-parser", "--resume-answers"}:
             assert f"{flag} " in text or f"{flag}," in text or f"{flag}]" in text, (module, flag)
 
 

@@ -5,7 +5,8 @@
 NAT 1.9 writes `<evaluator>_output.json` for each evaluator, `workflow_output.json` (the trajectories) and
 the configuration. The counts (calls, tokens, workers) come from the trajectories if they hold the custom
 steps, which NAT drops unless `eval.general.output.workflow_output_step_filter` names them, and else from the
-reasoning of the Dynamo evaluators, which has the same counts.
+reasoning of the Dynamo evaluators, which has the same counts. Of an evaluation that was cut, the journal has what was
+done.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nat_dynamo_plugin.cli.formats import count, kinds, value
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
+from nat_dynamo_plugin.nat.journal import JOURNAL, Entries, read
 from nat_dynamo_plugin.telemetry.record import STEP_NAME
 
 _WORKFLOW_OUTPUT = "workflow_output.json"
@@ -48,13 +51,15 @@ class MetricRow:
     file: Path
     questions: int
     problem: str | None = None
+    failures: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
 class EvalReport:
-    """What a finished evaluation says.
+    """What a finished evaluation says, or one that was cut, which has no metrics.
 
-    `figures` has one entry a question; it is empty when no file holds the counts.
+    `figures` has one entry a question; it is empty when no file holds the counts. `failures` counts the questions that
+    failed, by kind; they are in no average.
     """
 
     directory: Path
@@ -62,26 +67,37 @@ class EvalReport:
     figures: list[QuestionFigures]
     workflow_output: Path | None = None
     simulated: bool = False
+    failures: Mapping[str, int] = field(default_factory=dict)
+    runs: int = 1
     notes: list[str] = field(default_factory=list)
 
     @property
     def questions(self) -> int:
         """Number of questions evaluated."""
-        return max([len(self.figures), *(row.questions for row in self.metrics)])
+        return max([len(self.figures), *(row.questions for row in self.metrics)], default=0)
 
     @property
     def wall_time_s(self) -> float | None:
-        """Seconds from the first question's start to the last question's end."""
-        starts = [f.started_at for f in self.figures if f.started_at is not None]
-        ends = [f.ended_at for f in self.figures if f.ended_at is not None]
-        return max(ends) - min(starts) if starts and ends else None
+        """Seconds from the first question's start to the last question's end, those without a question left out if
+        the evaluation was resumed."""
+        spans = [(f.started_at, f.ended_at) for f in self.figures if f.started_at is not None]
+        known = sorted((start, end) for start, end in spans if end is not None)
+        if not known:
+            return None
+        if self.runs == 1:
+            return max(end for _, end in known) - known[0][0]
+        total, upto = 0.0, known[0][0]
+        for start, end in known:
+            total += max(0.0, end - max(start, upto))
+            upto = max(upto, end)
+        return total
 
 
 def load_report(directory: Path) -> EvalReport:
-    """Read the output directory of a finished `nat eval`.
+    """Read the output directory of a `nat eval`.
 
     Raises:
-        ReportError: no such directory, no evaluator's output in it, or a file that can not be read.
+        ReportError: no such directory, no evaluator's output in it and no journal, or a file that can not be read.
     """
     if not directory.is_dir():
         raise ReportError(f"{directory} is not a directory; give the eval.general.output.dir of a finished run")
@@ -100,6 +116,9 @@ def load_report(directory: Path) -> EvalReport:
         counted = [f for item in items if (f := QuestionFigures.from_reasoning(item.get("reasoning")))]
         if len(counted) > len(figures):
             figures = counted
+    journal = read(directory / JOURNAL)
+    if not metrics and journal.questions:
+        return _cut_report(directory, journal)
     if not metrics:
         raise ReportError(
             f"{directory} holds no <evaluator>{_SUFFIX}; nat eval writes its files once it has finished "
@@ -114,21 +133,19 @@ def load_report(directory: Path) -> EvalReport:
         report.workflow_output = workflow_output
         report.figures = _figures_from_trajectories(_load_json(workflow_output), config) or figures
     report.simulated = any(isinstance(llm, dict) and llm.get("local") for llm in _mapping(config, "llms").values())
+    report.runs = max(1, journal.runs)
+    report.failures = max((row.failures for row in metrics), key=lambda one: sum(one.values()))
     report.notes = [f"{row.name}: {row.problem}" for row in metrics if row.problem]
+    if journal.questions and not journal.finished:
+        report.notes.append(f"a later run in this folder was cut: {_how_far(journal)}")
     report.notes += _problem_notes(report.figures)
     return report
 
 
 def print_report(report: EvalReport, console: Console) -> None:
     """Print the table of metrics, the counts, what was left out, and where the files are."""
-    table = Table(title=f"Evaluation of {_count(report.questions, 'question')}", title_justify="left")
-    table.add_column("metric", overflow="fold")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("statistic", no_wrap=True)
-    table.add_column("meaning", overflow="fold")
-    for row in report.metrics:
-        table.add_row(escape(row.name), _value(row.value, row.unit), row.statistic, escape(row.meaning))
-    console.print(table)
+    if report.metrics:
+        console.print(_table(report))
     if report.simulated:
         console.print("Simulated engines: reuse, placement and queueing are Dynamo's own, latencies are no GPU's.")
     console.print()
@@ -140,8 +157,21 @@ def print_report(report: EvalReport, console: Console) -> None:
     console.print("Files:", highlight=False)
     if report.workflow_output is not None:
         _print_path(console, report.workflow_output, "answers and trajectories")
+    if (report.directory / JOURNAL).is_file():
+        _print_path(console, report.directory / JOURNAL, "journal of calls and questions")
     for row in report.metrics:
         _print_path(console, row.file, "score and reasoning of each question")
+
+
+def _table(report: EvalReport) -> Table:
+    table = Table(title=f"Evaluation of {count(report.questions, 'question')}", title_justify="left")
+    table.add_column("metric", overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("statistic", no_wrap=True)
+    table.add_column("meaning", overflow="fold")
+    for row in report.metrics:
+        table.add_row(escape(row.name), value(row.value, row.unit), row.statistic, escape(row.meaning))
+    return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,7 +220,27 @@ def _metric_row(path: Path, output: dict[str, Any]) -> MetricRow:
         file=path,
         questions=len(output["eval_output_items"]),
         problem=problem,
+        failures={str(kind): n for kind, n in _mapping(summary, "failures").items() if isinstance(n, int)},
     )
+
+
+def _cut_report(directory: Path, journal: Entries) -> EvalReport:
+    """What was done before an evaluation was cut: counts, and no metrics, which NAT makes at the end."""
+    figures = [
+        QuestionFigures.of(Question.from_trajectory(one.id, one.trajectory)) for one in journal.questions.values()
+    ]
+    report = EvalReport(directory=directory, metrics=[], figures=figures, failures=journal.failures)
+    report.notes = [f"the run was cut or still goes on: {_how_far(journal)}", *_problem_notes(figures)]
+    unfinished = len(journal.calls) - sum(f.calls for f in figures)
+    if unfinished > 0:
+        report.notes.append(f"{count(unfinished, 'LLM call')} more were made, for questions that were cut or repeated")
+    return report
+
+
+def _how_far(journal: Entries) -> str:
+    answered = len(journal.questions) - sum(journal.failures.values())
+    of = f"{answered:,} of {journal.total or '?'}"
+    return f"{of} questions are answered, and the same `nat eval` command asks the others"
 
 
 def _figures_from_trajectories(workflow_output: Any, config: Any) -> list[QuestionFigures]:
@@ -215,8 +265,9 @@ def _is_call(step: Any) -> bool:
 
 def _counts(report: EvalReport) -> list[tuple[str, str]]:
     figures = report.figures
+    asked = _questions(report)
     if not figures:
-        return [("LLM calls", "not known: neither a Dynamo evaluator nor the saved trajectories counted them")]
+        return [*asked, ("LLM calls", "not known: neither a Dynamo evaluator nor the saved trajectories counted them")]
     calls = sum(f.calls for f in figures)
     failed = sum(f.failed_calls for f in figures)
     silent = sum(f.calls_without_dynamo_data for f in figures)
@@ -225,8 +276,11 @@ def _counts(report: EvalReport) -> list[tuple[str, str]]:
         workers.update(entry.workers)
     spread = f"{min(workers.values()):,} to {max(workers.values()):,}" if workers else ""
     wall = report.wall_time_s
+    by_kind = sum((Counter(f.failures) for f in figures), Counter[str]())
     return [
+        *asked,
         ("LLM calls", f"{calls:,} ({failed:,} failed, {silent:,} answered without Dynamo data)"),
+        *([("failed calls", kinds(by_kind))] if by_kind else []),
         ("prefix ids", f"{len({prefix for f in figures for prefix in f.prefix_ids}):,} distinct"),
         ("workers", f"{len(workers)} used" + (f" ({spread} calls each)" if workers else "")),
         (
@@ -236,37 +290,34 @@ def _counts(report: EvalReport) -> list[tuple[str, str]]:
         ),
         (
             "wall time",
-            "not known" if wall is None else f"{wall:,.2f} s, first question's start to last one's end",
+            "not known" if wall is None else f"{wall:,.2f} s, {_measured(report.runs)}",
         ),
     ]
+
+
+def _measured(runs: int) -> str:
+    if runs == 1:
+        return "first question's start to last one's end"
+    return f"in which questions were under way, in {runs} runs"
+
+
+def _questions(report: EvalReport) -> list[tuple[str, str]]:
+    failed = sum(report.failures.values())
+    if not failed:
+        return [("questions", f"{report.questions:,} (0 failed)")]
+    return [("questions", f"{report.questions:,} ({failed:,} failed, in no average: {kinds(report.failures)})")]
 
 
 def _problem_notes(figures: Sequence[QuestionFigures]) -> list[str]:
     problems = [problem for entry in figures for problem in entry.problems]
     if not problems:
         return []
-    return [f"{_count(len(problems), 'problem')} in the call records, the first: {problems[0]}"]
+    return [f"{count(len(problems), 'problem')} in the call records, the first: {problems[0]}"]
 
 
 def _tokens(figures: Sequence[QuestionFigures], name: str) -> str:
     known = [value for entry in figures if (value := getattr(entry, name)) is not None]
     return f"{sum(known):,}" if known else "unknown"
-
-
-def _value(value: float | None, unit: str) -> str:
-    if value is None:
-        return "no data"
-    if unit == "share":
-        return f"{100 * value:.1f} %"
-    if unit == "ms":
-        return f"{value:,.1f} ms"
-    if unit == "s":
-        return f"{value:,.2f} s"
-    return f"{value:.4g} {unit}".rstrip()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _print_path(console: Console, path: Path, what: str) -> None:

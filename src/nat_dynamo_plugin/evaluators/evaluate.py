@@ -10,6 +10,7 @@ from nat.data_models.evaluator import EvalInputItem
 from nat.plugins.eval.data_models.evaluator_io import EvalOutput, EvalOutputItem
 from pydantic import BaseModel, Field
 
+from nat_dynamo_plugin.evaluators.failures import Failure, count, failure_of, told
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample, aggregate
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
 
@@ -27,16 +28,33 @@ class MetricSummary(BaseModel):
     questions: int
     scored_questions: int
     samples: int = Field(description="Observations that went into the average.")
+    failures: dict[str, int] = Field(
+        default_factory=dict, description="Questions that failed or were cut, by kind; they are in no average."
+    )
     problem: str | None = Field(default=None, description="Why there is no average, or what it leaves out.")
+
+
+class NoAverage(float):
+    """Stands where there is no average: null in files, `-` in tables, and for arithmetic NaN.
+
+    NaN on purpose: NAT turns a failing item into a score of 0, which is the best latency there is, and an evaluator
+    that raises or gives `None` aborts a whole `nat optimize`. Optuna marks a NaN trial as failed and goes on.
+    """
+
+    def __new__(cls) -> NoAverage:
+        return super().__new__(cls, math.nan)
+
+    def __format__(self, spec: str) -> str:
+        return "-"
+
+    def __repr__(self) -> str:
+        return "-"
 
 
 class MetricOutput(EvalOutput):
     """NAT's `EvalOutput` with the summary beside it; NAT writes both to `<evaluator>_output.json`.
 
-    `average_score` is NaN (null in the file) when too few questions could be scored. NaN on purpose: NAT
-    turns a failing item into a score of 0, which is the best latency there is, and an evaluator that raises
-    is left out of the results, which aborts a whole `nat optimize`. Optuna marks a NaN trial as failed and
-    goes on.
+    `average_score` is a `NoAverage` (null in the file) when too few questions could be scored.
     """
 
     metric: MetricSummary
@@ -45,25 +63,29 @@ class MetricOutput(EvalOutput):
 def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInputItem]) -> MetricOutput:
     """Score every question and the dataset as a whole.
 
-    A question without usable data has the score `None`, an `error`, and no part in the average.
+    A question that failed or has no usable data has the score `None`, an `error`, and no part in the average.
     """
     scored: list[EvalOutputItem] = []
     pooled: list[Sample] = []
+    failures: list[Failure] = []
     for item in items:
         question = Question.from_trajectory(item.id, item.trajectory)
-        flaw = question.flaw if config.strict else None
+        failure = failure_of(item.output_obj, question)
+        if failure is not None:
+            failures.append(failure)
+        flaw = _flaw(config, question, failure)
         samples = [] if flaw else metric.samples(question)
         pooled.extend(samples)
         scored.append(_scored(metric, config, question, samples, flaw))
     with_score = sum(item.score is not None for item in scored)
+    # Failures are counted beside the average, not in it; who tunes wants none of them (`strict`).
+    expected = len(scored) if config.strict else len(scored) - len(failures)
     average = aggregate(pooled, config.statistic)
-    problem = None
-    if with_score < len(scored) or not scored:
-        example = next((item.error for item in scored if item.error), "the dataset is empty")
-        problem = f"{with_score} of {len(scored)} questions have a score (the first without: {example})"
-    if average is None or with_score < config.min_coverage * len(scored):
+    by_kind = count(failures)
+    problem = _problem(scored, by_kind, with_score)
+    if average is None or with_score < config.min_coverage * expected:
         problem = f"no average: {problem}; min_coverage is {config.min_coverage:g}"
-        average = math.nan
+        average = NoAverage()
     if problem:
         logger.log(logging.ERROR if math.isnan(average) else logging.WARNING, "Evaluator %s: %s", config.type, problem)
     summary = MetricSummary(
@@ -75,9 +97,27 @@ def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInp
         questions=len(scored),
         scored_questions=with_score,
         samples=len(pooled),
+        failures=by_kind,
         problem=problem,
     )
     return MetricOutput(average_score=average, eval_output_items=scored, metric=summary)
+
+
+def _flaw(config: DynamoMetricConfig, question: Question, failure: Failure | None) -> str | None:
+    """Why a question is left out whatever its data are, or `None`."""
+    flaw = question.flaw if config.strict else None
+    if flaw is None and failure is not None:
+        flaw = f"question {question.id!r} failed ({failure.kind}): {failure.error}"
+    return flaw
+
+
+def _problem(scored: list[EvalOutputItem], failures: dict[str, int], with_score: int) -> str | None:
+    """What the average leaves out."""
+    if scored and with_score == len(scored):
+        return None
+    example = next((item.error for item in scored if item.error), "the dataset is empty")
+    failed = f"; {told(failures, len(scored))}" if failures else ""
+    return f"{with_score} of {len(scored)} questions have a score{failed} (the first without: {example})"
 
 
 def _scored(

@@ -77,8 +77,9 @@ class DynamoMetricConfig(EvaluatorBaseConfig, ABC):
         default=0.9,
         gt=0,
         le=1,
-        description="Share of the questions that must have a score. Below it the average is NaN, which the "
-        "optimizer counts as a failed trial, so that missing or broken answers never pass for good ones.",
+        description="Share of the questions that must have a score; failed ones do not count, unless `strict`. Below "
+        "it there is no average, which the optimizer counts as a failed trial, so that answers without data never pass "
+        "for good ones.",
     )
     strict: bool = Field(
         default=False,

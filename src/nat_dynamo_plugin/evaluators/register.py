@@ -10,6 +10,8 @@ from nat.builder.evaluator import EvaluatorInfo
 from nat.cli.register_workflow import register_evaluator
 from nat.data_models.evaluator import EvalInput
 
+from nat_dynamo_plugin.evaluators import keeping
+from nat_dynamo_plugin.evaluators.answered import AnsweredConfig, evaluate_answered
 from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
@@ -40,6 +42,20 @@ async def build(config: DynamoMetricConfig, _builder: EvalBuilder) -> AsyncItera
     # NAT annotates a plain function here and awaits its result.
     yield EvaluatorInfo(config=config, evaluate_fn=cast(Any, evaluate_fn), description=metric.meaning)
 
+
+async def build_answered(config: AnsweredConfig, _builder: EvalBuilder) -> AsyncIterator[EvaluatorInfo]:
+    """The evaluator of which questions were answered; with it the journal is kept, whoever runs the evaluation."""
+    keeping.install()
+
+    async def evaluate_fn(eval_input: EvalInput) -> Any:
+        return evaluate_answered(eval_input)
+
+    yield EvaluatorInfo(config=config, evaluate_fn=cast(Any, evaluate_fn), description="questions that were answered")
+
+
+register_evaluator(config_type=AnsweredConfig)(build_answered)
+# `nat eval` has loaded NAT's evaluation before it loads its plugins.
+keeping.install()
 
 for config_type in METRICS:
     register_evaluator(config_type=config_type)(build)

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nat_dynamo_plugin.local.relay import trace_lines
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -182,19 +184,21 @@ class AnswerBook:
                     "tools; write it differently, or set tool_call_parser to null"
                 )
 
-    def replay_trace(self, tokenizer: Tokenizer, eos_token_id: int) -> Iterator[str]:
-        """The lines of the mocker's `--response-replay-trace-path` file (Mooncake trace with `output_token_ids`)."""
-        for answer in self.answers.values():
-            ids = [*tokenizer.encode(answer.text(), add_special_tokens=False).ids, eos_token_id]
-            row = {
-                "timestamp": 0,
-                "request_id": answer.key,
-                "input_length": 16,  # required by the format; the mocker takes the real prompt
-                "output_length": len(ids),
-                "output_token_ids": ids,
-                "hash_ids": [0],
-            }
-            yield json.dumps(row) + "\n"
+    def replay_trace(
+        self, tokenizer: Tokenizer, eos_token_id: int, *, opening: Sequence[int] | None = None
+    ) -> Iterator[str]:
+        """The lines of the mocker's `--response-replay-trace-path` file.
+
+        Args:
+            tokenizer: the model's.
+            eos_token_id: ends each answer.
+            opening: tokens with which the chat template opens an answer; with them, what lets answers go on elsewhere.
+        """
+        answers = {
+            key: [*tokenizer.encode(answer.text(), add_special_tokens=False).ids, eos_token_id]
+            for key, answer in self.answers.items()
+        }
+        return trace_lines(answers, opening)
 
 
 def load_answers(source: str) -> AnswerBook:

@@ -48,6 +48,8 @@ def worker_command(config: LocalDynamoConfig, model_folder: Path, model_name: st
     argv += ["--max-num-batched-tokens", str(config.max_num_batched_tokens), "--speedup-ratio", str(config.speedup)]
     if trace is not None:
         argv += ["--response-replay-trace-path", str(trace)]
+        if config.migration_limit:
+            argv += ["--resume-answers", str(trace)]
     return argv + config.worker_args
 
 

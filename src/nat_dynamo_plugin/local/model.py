@@ -181,6 +181,13 @@ def write_model_folder(folder: Path, tokenizer_json: Path, context_length: int) 
         (folder / f"{name}.json").write_text(json.dumps(data, indent=1))
 
 
+def answer_opening(tokenizer: Tokenizer) -> list[int]:
+    """The tokens with which the template opens an answer, at the end of a prompt; the first is in no text's tokens."""
+    turn = tokenizer.token_to_id(TURN_START)
+    assert turn is not None
+    return [turn, *tokenizer.encode("assistant\n", add_special_tokens=False).ids]
+
+
 def eos_token_id() -> int:
     """The id that ends an answer."""
     return _SPECIAL_TOKENS.index(TURN_END)

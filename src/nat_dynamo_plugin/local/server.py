@@ -17,7 +17,7 @@ from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.local.answers import AnswerBook, load_answers
 from nat_dynamo_plugin.local.errors import LocalDynamoError, check_installed
 from nat_dynamo_plugin.local.instance import POLL_S, Instance
-from nat_dynamo_plugin.local.model import eos_token_id, load_tokenizer, tokenizer_file
+from nat_dynamo_plugin.local.model import answer_opening, eos_token_id, load_tokenizer, tokenizer_file
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,10 @@ class LocalDynamo:
             return tokenizer_json, AnswerBook(), None
         book = load_answers(self.config.scripted_answers)
         book.check_parser(self.config.tool_call_parser)
-        return tokenizer_json, book, "".join(book.replay_trace(load_tokenizer(tokenizer_json), eos_token_id()))
+        tokenizer = load_tokenizer(tokenizer_json)
+        opening = answer_opening(tokenizer) if self.config.migration_limit else None
+        trace = book.replay_trace(tokenizer, eos_token_id(), opening=opening)
+        return tokenizer_json, book, "".join(trace)
 
     async def _wait_until_ready(self) -> None:
         instance = self._instance

@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from nat_dynamo_plugin.cli.report import ReportError, load_report, main, print_report
+from nat_dynamo_plugin.nat.journal import JOURNAL, Answered, Journal
 from nat_dynamo_plugin.telemetry.record import RECORD_KEY, STEP_NAME, CallRecord
 
 
@@ -198,3 +199,70 @@ def test_piped_to_an_ascii_terminal(finished: Path) -> None:
     assert b"66.7 %" in done.stdout
     assert b"\x1b" not in done.stdout
     assert str(finished / "reuse_output.json").encode() in done.stdout
+
+
+def call(**fields: Any) -> list[dict[str, Any]]:
+    end = {
+        "event_type": "CUSTOM_END",
+        "event_timestamp": 5.0,
+        "name": STEP_NAME,
+        "UUID": "u",
+        "metadata": {"provided_metadata": {RECORD_KEY: CallRecord(**fields).to_dict()}},
+    }
+    return [{"payload": end}]
+
+
+class TestFailures:
+    def test_failed_questions_and_calls_are_counted_by_kind(self, finished: Path) -> None:
+        items = [figures(failed_calls=2, failures={"503": 2}), figures(failed_calls=1, failures={"cut_short": 1})]
+        write_evaluator(finished, "ttft", 5.0, items, unit="ms", failures={"503": 2, "cut_short": 1})
+        (finished / "reuse_output.json").unlink()
+        text = printed(finished)
+        assert "2 (3 failed, in no average: 503 2, cut_short 1)" in text
+        assert "6 (3 failed" in text
+        assert "failed calls 503 2, cut_short 1" in text
+
+    def test_none_failed(self, finished: Path) -> None:
+        assert "2 (0 failed)" in printed(finished)
+
+    def test_a_run_that_was_cut_shows_what_was_done(self, tmp_path: Path) -> None:
+        journal = Journal(tmp_path / JOURNAL)
+        journal.begin("f", 9, keep=True)
+        for n in range(4):
+            journal.call("x", CallRecord(status=200).to_dict())
+            if n < 3:
+                failure = "503" if n == 1 else None
+                record = {"status": 503, "error": "down", "error_type": "503"} if failure else {"worker_id": 1}
+                journal.question(Answered(id=str(n), asked="x", output="a", trajectory=call(**record), failure=failure))
+        journal.close()
+        text = " ".join(printed(tmp_path).split())
+        assert "2 of 9 questions are answered" in text
+        assert "3 (1 failed, in no average: 503 1)" in text
+        assert "3 (1 failed, 0 answered without Dynamo data)" in text
+        assert "1 LLM call more" in text
+        assert JOURNAL in text
+        assert main([str(tmp_path)]) == 0
+
+    def test_the_time_between_two_runs_is_nobodys(self, tmp_path: Path) -> None:
+        items = [
+            figures(started_at=100.0, ended_at=104.0),
+            figures(started_at=102.0, ended_at=103.0),
+            figures(started_at=900.0, ended_at=905.0),
+        ]
+        write_evaluator(tmp_path, "reuse", 0.5, items)
+        assert load_report(tmp_path).wall_time_s == 805.0
+        for _ in range(2):
+            journal = Journal(tmp_path / JOURNAL)
+            journal.begin("f", 3, keep=True)
+            journal.close()
+        assert load_report(tmp_path).wall_time_s == 9.0
+        assert "9.00 s, in which questions were under way, in 2 runs" in printed(tmp_path)
+
+    def test_a_later_run_that_was_cut_is_told(self, finished: Path) -> None:
+        journal = Journal(finished / JOURNAL)
+        journal.begin("f", 9, keep=True)
+        journal.question(Answered(id="a", asked="x", output="a"))
+        assert "a later run in this folder was cut: 1 of 9" in " ".join(printed(finished).split())
+        journal.finish()
+        journal.close()
+        assert "was cut" not in printed(finished)

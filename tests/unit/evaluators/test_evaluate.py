@@ -149,7 +149,7 @@ class TestScores:
             a=build.question(
                 build.served(worker_id=3, prefix_id="eval-a"),
                 CallRecord(prefix_id="eval-a", status=200),
-                CallRecord(prefix_id="eval-a", status=503, error="unavailable"),
+                CallRecord(prefix_id="eval-a", status=200, error="closed early", error_type="left"),
                 {"prompt_tokens": "?"},
             )
         )
@@ -196,6 +196,7 @@ class TestMissingData:
         with caplog.at_level(logging.ERROR):
             output = await run(config_type(), build.eval_input(a=[], b=[]))
         assert math.isnan(output.average_score)
+        assert f"{output.average_score:.4f}" == str(output.average_score) == "-"
         assert [item.score for item in output.eval_output_items] == [None, None]
         assert config_type.static_type() in caplog.text
         assert "0 of 2" in caplog.text
@@ -204,6 +205,28 @@ class TestMissingData:
         output = await run(TtftConfig(), build.eval_input())
         assert math.isnan(output.average_score)
         assert "empty" in output.metric.problem
+
+    async def test_failed_questions_are_counted_and_in_no_average(self, build: SimpleNamespace) -> None:
+        failed = build.question(
+            build.served(server_ttft_ms=1000.0), CallRecord(status=200, error="half", error_type="cut_short")
+        )
+        eval_input = build.eval_input(
+            a=build.question(build.served(server_ttft_ms=30.0)), b=failed, c=failed, d=build.question(build.served())
+        )
+        eval_input.eval_input_items[3].output_obj, eval_input.eval_input_items[3].trajectory = "", []
+        output = await run(TtftConfig(), eval_input)
+        assert output.average_score == 30.0
+        assert [item.score for item in output.eval_output_items] == [30.0, None, None, None]
+        assert output.metric.failures == {"cut_short": 2, "not_run": 1}
+        assert "3 of 4 questions failed (cut_short 2, not_run 1)" in output.metric.problem
+        assert "half" in output.eval_output_items[1].error
+
+    async def test_who_tunes_counts_failures_against_the_coverage(self, build: SimpleNamespace) -> None:
+        eval_input = build.eval_input(
+            a=build.question(build.served()), b=build.question(CallRecord(status=503, error="down"))
+        )
+        assert math.isnan((await run(TtftConfig(strict=True, min_coverage=1), eval_input)).average_score)
+        assert (await run(TtftConfig(min_coverage=1), eval_input)).average_score == 20.0
 
     @pytest.mark.parametrize(("min_coverage", "finite"), [(0.5, True), (0.51, False)])
     async def test_min_coverage(self, build: SimpleNamespace, min_coverage: float, finite: bool) -> None:

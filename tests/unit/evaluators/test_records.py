@@ -151,6 +151,7 @@ def test_figures_count_and_read_back(build: SimpleNamespace) -> None:
     assert figures == QuestionFigures(
         calls=5,
         failed_calls=1,
+        failures={"529": 1},
         calls_without_dynamo_data=1,
         prefix_ids=["a", "b"],
         workers={"1": 2, "2": 1},

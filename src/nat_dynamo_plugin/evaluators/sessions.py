@@ -1,0 +1,96 @@
+"""NAT's sessions, for an evaluation in which a question that fails is a failed question and not the end of all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from nat_dynamo_plugin.evaluators.failures import FailedAnswer
+from nat_dynamo_plugin.telemetry.record import RECORD_KEY, STEP_NAME
+
+logger = logging.getLogger(__name__)
+
+
+class TakesCalls(Protocol):
+    """Is told of each LLM call of a question as it ends."""
+
+    def on_call(self, asked: Any, record: dict[str, Any]) -> None:
+        """Args:
+        asked: the question's input.
+        record: the call's, as plain data.
+        """
+
+
+class NeverRaises:
+    """NAT's `SessionManager`, whose workflows end with a `FailedAnswer` where they would raise."""
+
+    def __init__(self, manager: Any, calls: TakesCalls | None) -> None:
+        self._manager = manager
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    @asynccontextmanager
+    async def session(self, **kwargs: Any) -> AsyncIterator[_Session]:
+        """NAT's session."""
+        async with self._manager.session(**kwargs) as session:
+            yield _Session(session, self._calls)
+
+
+class _Session:
+    def __init__(self, session: Any, calls: TakesCalls | None) -> None:
+        self._session = session
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    @asynccontextmanager
+    async def run(self, message: Any, **kwargs: Any) -> AsyncIterator[_Runner]:
+        async with self._session.run(message, **kwargs) as runner:
+            yield _Runner(runner, message, self._calls)
+
+
+class _Failed(BaseModel):
+    """NAT makes an output of a model by its `model_dump_json`, and of anything else by the run's JSON path."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    answer: FailedAnswer
+
+    def model_dump_json(self, **_: Any) -> str:
+        return self.answer
+
+
+class _Runner:
+    def __init__(self, runner: Any, message: Any, calls: TakesCalls | None) -> None:
+        self._runner = runner
+        self._message = message
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    async def result(self, *args: Any, **kwargs: Any) -> Any:
+        if self._calls is not None:
+            self._runner.context.intermediate_step_manager.subscribe(on_next=self._on_step)
+        try:
+            return await self._runner.result(*args, **kwargs)
+        except Exception as error:
+            logger.exception("A question failed; the others go on")
+            return _Failed(answer=FailedAnswer.of(error))
+
+    def convert(self, value: Any, to_type: Any) -> Any:
+        return value if isinstance(value, _Failed) else self._runner.convert(value, to_type)
+
+    def _on_step(self, step: Any) -> None:
+        payload = step.payload
+        if payload.name == STEP_NAME and payload.event_type == "CUSTOM_END" and self._calls is not None:
+            provided = payload.metadata.provided_metadata if payload.metadata else None
+            if isinstance(provided, dict) and isinstance(provided.get(RECORD_KEY), dict):
+                self._calls.on_call(self._message, provided[RECORD_KEY])
