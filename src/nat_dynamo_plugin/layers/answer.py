@@ -9,7 +9,9 @@ from typing import Any
 from nat_dynamo_plugin.http.answer_fields import ReadUsage
 from nat_dynamo_plugin.http.answers import error_text, reader_for
 from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.encodings import decoder
 from nat_dynamo_plugin.http.flow import Close, Flow, ReadBody, Send
+from nat_dynamo_plugin.secrets import Secrets, known
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """Longest answer unless somebody says otherwise."""
@@ -18,7 +20,6 @@ MAX_ERROR_BYTES = 65_536
 NO_ANSWER = 502
 """Status of a 200 that is no answer: the server got none from whoever should have given it."""
 _SECRETS = ("authorization", "api-key", "x-api-key")
-MASK = "***"
 
 
 class AnswerLayer:
@@ -45,10 +46,11 @@ class AnswerLayer:
         record.error = record.error_type = None  # of an attempt before
         if reply.status >= 400:
             yield ReadBody(reply, MAX_ERROR_BYTES)
+            encoding = reply.headers.get("content-encoding")
             if reply.content is None:
                 yield Close(reply)
                 reply = reply.with_content(b"".join(reply.head)[:MAX_ERROR_BYTES])
-            reply = reshaped(reply, _masked(call, reply.content or b""))
+            reply = reshaped(reply, _masked(call, _decoded(reply.content or b"", encoding)))
         call.most_bytes = self._max_bytes
         call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage))
         if record.streamed or 300 <= reply.status < 400:
@@ -89,11 +91,29 @@ def reshaped(reply: Reply, content: bytes) -> Reply:
     return reply.with_content(body)
 
 
+def _decoded(content: bytes, encoding: str | None) -> bytes:
+    """The content without its encoding, as far as it goes within `MAX_ERROR_BYTES`; as it is if nobody knows how."""
+    pieces: list[bytes] = []
+
+    def take(piece: bytes) -> None:
+        pieces.append(piece)
+        if sum(map(len, pieces)) >= MAX_ERROR_BYTES:
+            raise BufferError
+
+    decode = decoder(encoding, take) if encoding else None
+    if decode is None:
+        return content
+    try:
+        decode(content)
+    except Exception:  # whatever a library raises for bytes that are broken, or enough of it
+        if not pieces:
+            return content
+    return b"".join(pieces)[:MAX_ERROR_BYTES]
+
+
 def _masked(call: Call, content: bytes) -> bytes:
-    """The content without the keys that were sent."""
+    """The content without keys: those that this process knows, and those that were sent."""
+    sent = Secrets()
     for name in _SECRETS:
-        value = call.headers.get(name)
-        key = (value or "").rpartition(" ")[2].encode("latin-1")
-        if len(key) >= 8 and key in content:
-            content = content.replace(key, MASK.encode())
-    return content
+        sent.remember((call.headers.get(name) or "").rpartition(" ")[2])
+    return sent.redacted_bytes(known.redacted_bytes(content))

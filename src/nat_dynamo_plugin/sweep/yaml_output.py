@@ -12,6 +12,7 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
+from nat_dynamo_plugin.secrets import with_variables
 from nat_dynamo_plugin.sweep.space import Values, places, value_at
 
 _FILE = "file://"
@@ -79,7 +80,7 @@ def tuned_text(file: Path, config: BaseModel, values: Values, target: Path) -> s
     """The config file's text with other values, for a file at `target`.
 
     What refers to files beside the config (`base`, `file://`) is rewritten to be found from there. Everything else
-    stays as it is; long lines, quotes and comments too.
+    stays as it is; long lines, quotes and comments too. A secret in clear becomes the name of a variable.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.util import load_yaml_guess_indent
@@ -96,7 +97,7 @@ def tuned_text(file: Path, config: BaseModel, values: Values, target: Path) -> s
     with_values(data, config, values)
     out = io.StringIO()
     yaml.dump(data, out)
-    return out.getvalue()
+    return with_variables(out.getvalue())
 
 
 def _move(data: Any, source: Path, target: Path) -> None:
