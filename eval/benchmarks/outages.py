@@ -34,7 +34,7 @@ from typing import Any
 warnings.filterwarnings("ignore")
 
 import openai  # noqa: E402
-from outages_cluster import BROKER, FRONTEND, MODEL, Cluster  # noqa: E402
+from outages_cluster import FRONTEND, MODEL, Cluster  # noqa: E402
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig  # noqa: E402
 from nat_dynamo_plugin.local import LocalDynamoConfig, ScriptedAnswer, scripted_answer  # noqa: E402
@@ -46,7 +46,7 @@ from nat_dynamo_plugin.telemetry.record import CallRecord  # noqa: E402
 CALLS = 5
 AT_ONCE = 64
 AGENT_RETRIES = 5
-_WORDS = "the river of words runs on past mills and towns where nobody counts what it carries away to sea".split()
+_WORDS = ["the", "river", "of", "words", "runs", "on", "past", "mills", "and", "towns", "where", "nobody", "counts", "what", "it", "carries", "away", "to", "sea"]
 
 logger = logging.getLogger("outages")
 
@@ -264,7 +264,9 @@ class Run:
                         asker = Asker(cluster.url, answers, streamed=streamed)
                         tally = await disturbed(cluster, asker, self.questions, AT_ONCE, disturb)
                     form = "streamed" if streamed else "unary"
-                    self.note(f"worker killed every 3 s, migration {limit}, {mode} affinity, {form}", tally, kills=kills)
+                    self.note(
+                        f"worker killed every 3 s, migration {limit}, {mode} affinity, {form}", tally, kills=kills
+                    )
 
     async def frontend(self) -> None:
         """The frontend is killed, and back after 10 s."""

@@ -118,7 +118,7 @@ class QuestionFigures:
     """The countable facts of one question: what every evaluator reports and what the summary adds up.
 
     Token sums cover the calls that say; `None` means that no call said. `workers` maps a worker id to the
-    number of calls it answered, `failures` a kind of failure (`CallRecord.failure`) to the number of calls.
+    number of calls it answered, `failures` a kind of failure (`CallRecord.kind`) to the number of calls.
     """
 
     calls: int = 0
@@ -142,7 +142,7 @@ class QuestionFigures:
         return cls(
             calls=len(question.calls),
             failed_calls=len(question.calls) - len(answered),
-            failures=dict(Counter(kind for call in question.calls if (kind := call.failure) is not None)),
+            failures=dict(Counter(kind for call in question.calls if (kind := call.kind or call.failure) is not None)),
             calls_without_dynamo_data=sum(not call.has_dynamo_data for call in answered),
             prefix_ids=sorted({call.prefix_id for call in question.calls if call.prefix_id is not None}),
             workers=dict(sorted(workers.items())),

@@ -77,7 +77,7 @@ class _Model:
     def add(self, record: CallRecord) -> None:
         self.calls[record.status] += 1
         if record.failed:
-            self.errors[record.failure or ""] += 1
+            self.errors[record.kind or record.failure or ""] += 1
         sums = self.sums
         for name, value in zip(_SUMMED, _summed(record), strict=True):
             if value:
