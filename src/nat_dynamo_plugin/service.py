@@ -9,12 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from nat.data_models.common import get_secret_value
-
 from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
+from nat_dynamo_plugin.config.keys import sources_of
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.dialects import load_dialects
@@ -22,6 +21,7 @@ from nat_dynamo_plugin.dialects.dialect import Dialect
 from nat_dynamo_plugin.dialects.said import Said
 from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
+from nat_dynamo_plugin.discreet_logs import guard_logs
 from nat_dynamo_plugin.guards import shared
 from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.clients import HttpClients, client_pair
@@ -29,6 +29,7 @@ from nat_dynamo_plugin.http.engines import Connection
 from nat_dynamo_plugin.http.flow import Layer, Send, chained
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
+from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
@@ -40,6 +41,7 @@ from nat_dynamo_plugin.plan.counters import CallCounters
 from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.plan.predictions import load_predictions
 from nat_dynamo_plugin.question.ids import PrefixTemplate
+from nat_dynamo_plugin.secrets import remember_config
 from nat_dynamo_plugin.telemetry.exporters import Emit, emit
 from nat_dynamo_plugin.telemetry.gauges import add_gauges
 
@@ -53,24 +55,30 @@ class Service:
     Attributes:
         base_url: OpenAI-compatible URL ending in `/v1`, or `None` for the OpenAI library's own default.
         model_name: the model's name there.
-        api_key: the key, or `None`.
         send: the layers, outermost first, down to the server.
         connection: how clients connect.
         headers: sent with every request.
         planner: makes the plans of all this LLM's clients, so that its counters are one truth; `None` with hints off.
         admission: the gate's layer, if there is one.
         learning: what learns, if anything is `auto`.
+        keys: the key's layer, if there is a key.
     """
 
     base_url: str | None
     model_name: str
-    api_key: str | None = field(repr=False)
     send: Send = field(repr=False)
     connection: Connection = field(default_factory=Connection)
     headers: dict[str, str] = field(default_factory=dict)
     planner: Planner[Said] | None = None
     admission: AdmissionLayer | None = None
     learning: LearningLayer | None = None
+    keys: KeyLayer | None = field(default=None, repr=False)
+
+    @property
+    def api_key(self) -> str | None:
+        """What a client is to have for a key: `unused`, which the layers fill in; `None` for OpenAI's own default."""
+        # A server of one's own may want no key, but the OpenAI library does.
+        return PLACEHOLDER if self.keys is not None or self.base_url else None
 
     def close(self) -> None:
         """Keep what was learned."""
@@ -80,10 +88,9 @@ class Service:
     @asynccontextmanager
     async def http_clients(self) -> AsyncIterator[HttpClients]:
         """A pair of HTTP clients on this service's layers, closed at the end of the block."""
-        # A server of one's own may want no key, but the OpenAI library does.
-        key = self.api_key or ("unused" if self.base_url else None)
-        async with client_pair(self.send, self.connection, self.base_url, self.headers) as (sync, asynchronous, waits):
-            yield HttpClients(sync, asynchronous, waits, self.base_url, self.model_name, key)
+        key = None if self.keys is None else self.keys.header_for
+        async with client_pair(self.send, self.connection, self.base_url, self.headers, key) as made:
+            yield HttpClients(*made, self.base_url, self.model_name, self.api_key)
 
 
 class _Shared:
@@ -111,20 +118,23 @@ def make_service(
     Args:
         config: what the user wrote.
         base_url: where the server is, in place of the config's `base_url` and of `OPENAI_BASE_URL`.
-        api_key: in place of the config's `api_key` and of `OPENAI_API_KEY`.
+        api_key: in place of the config's `api_key` and of `OPENAI_API_KEY`, and of the same forms.
         answer_key: names a call's scripted answer, on an embedded Dynamo that has a script.
         emit_record: where records go.
 
     Raises:
-        ValueError: for a file that the config names and that is not what it should be.
+        ValueError: for a file or a key that the config names and that is not what it should be, or not there.
     """
     add_gauges(gate_gauges)
+    guard_logs()
     base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
+    remember_config([config, base_url])
     origin = origin_of(base_url or OPENAI_URL)
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
     learning = _learning(config)
     admission = _admission(config, origin, template)
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
+    keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     layers: Sequence[Layer | None] = (
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
         PayloadHeadersLayer(),
@@ -135,6 +145,7 @@ def make_service(
         admission,
         shared(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         guards.retry(config, origin),
+        keys,
         guards.concurrency(config, origin),
         guards.breaker(config, origin),
         RedirectLayer() if config.connection.follow_redirects else None,
@@ -143,13 +154,13 @@ def make_service(
     return Service(
         base_url=base_url,
         model_name=config.model_name,
-        api_key=api_key or get_secret_value(config.api_key) or os.getenv("OPENAI_API_KEY"),
         send=chained(layer for layer in layers if layer is not None),
         connection=_connection(config),
         headers={"x-tenant-id": config.cache_salt} if config.cache_salt else {},
         planner=planner,
         admission=admission,
         learning=learning,
+        keys=keys,
     )
 
 
@@ -292,7 +303,6 @@ async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: 
     return make_service(
         config,
         base_url=dynamo.base_url,
-        # The OpenAI library wants some key; the embedded Dynamo has no use for one.
-        api_key=None if config.api_key is not None else "unused",
+        api_key=PLACEHOLDER,  # it has no use for a key
         answer_key=answer_key if local.scripted_answers else None,
     )

@@ -34,4 +34,5 @@ class DynamoTransport(HttpxShell):
         if not isinstance(service, Service):
             service = make_service(service or DynamoModelConfig(model_name=ANY_MODEL))
         self.service = service
-        super().__init__(transport, service.send, http2=service.connection.http2)
+        key = None if service.keys is None else service.keys.header_for
+        super().__init__(transport, service.send, http2=service.connection.http2, key=key)

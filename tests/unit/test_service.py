@@ -100,9 +100,19 @@ def test_an_embedded_dynamo_that_nobody_started_is_an_error() -> None:
 def test_the_environment_gives_url_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:2/v1")
+    url = "http://127.0.0.1:2/v1/models"
     service = make_service(config(base_url=None))
-    assert (service.base_url, service.api_key) == ("http://127.0.0.1:2/v1", KEY)
-    assert make_service(config(api_key="sk-of-the-config")).api_key == "sk-of-the-config"
+    assert service.base_url == "http://127.0.0.1:2/v1" and service.keys is not None
+    assert service.keys.header_for(url, None) == f"Bearer {KEY}".encode()
+    service = make_service(config(base_url=None, api_key="sk-of-the-config"))
+    assert service.keys is not None and service.keys.header_for(url, None) == b"Bearer sk-of-the-config"
+
+
+def test_clients_have_a_placeholder_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_service(config()).api_key == make_service(config(api_key=KEY)).api_key == "unused"
+    assert make_service(config()).keys is None and make_service(config(api_key="unused")).keys is None
+    with pytest.raises(ValueError, match="api_key=env:NO_SUCH_KEY: the environment variable is not set"):
+        make_service(config(api_key="env:NO_SUCH_KEY"))
 
 
 def test_no_key_in_what_is_printed() -> None:

@@ -17,6 +17,7 @@ from nat_dynamo_plugin.config.block import Discreet, Location
 from nat_dynamo_plugin.config.breaker import BreakerConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
+from nat_dynamo_plugin.config.keys import Keys
 from nat_dynamo_plugin.config.layers import LayerConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.names import Names
@@ -48,12 +49,17 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
 
     Give either `base_url` (a cluster) or `local` (an embedded Dynamo with simulated engines). Everything that NAT's
     `_type: openai` takes is taken too; its extra fields go to the framework as OpenAI arguments. API keys belong into
-    environment variables (`OPENAI_API_KEY`), not into the config.
+    environment variables or files, which `api_key` names, not into the config.
     """
 
     # Built on first use, for every `nat` command imports this module.
     model_config = ConfigDict(defer_build=True)
 
+    api_key: Keys = Field(
+        default=None,
+        description="The key, or a list of keys to fall back on when one is refused: env:NAME, file:/path (read again "
+        "when it changes), or the key itself (default env:OPENAI_API_KEY, if that is set).",
+    )
     prefix_template: str | None = Field(
         default="nat-dynamo-{uuid}",
         description="The prefix id of calls made outside any question, conversation or scope (default "

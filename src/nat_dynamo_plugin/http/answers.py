@@ -13,6 +13,7 @@ import msgspec
 from nat_dynamo_plugin.http.answer_fields import Answer, ReadUsage, error_text, is_said, read_answer, take, take_plain
 from nat_dynamo_plugin.http.encodings import decoder
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES, EventCutter
+from nat_dynamo_plugin.secrets import redacted
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 __all__ = ["MAX_DECODED_BYTES", "MAX_EVENT_BYTES", "MAX_UNARY_BYTES", "Reader", "error_text", "reader_for"]
@@ -77,7 +78,7 @@ class Reader:
         """Take the end of the bytes. Call it once."""
 
     def _fail(self, kind: str, problem: str) -> None:
-        self.problem = self.problem or problem
+        self.problem = self.problem or redacted(problem)
         if self.record.error is None:
             self.record.error = self.problem
             self.record.error_type = kind

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from nat_dynamo_plugin.http.headers import Headers, RawHeaders, raw_header
+from nat_dynamo_plugin.secrets import clean
 from nat_dynamo_plugin.telemetry.kinds import Kind, kind_of
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
@@ -237,7 +238,8 @@ class Call:
         return not self._exhausted and bool(self._open) and self.reader is not None and self.reader.complete
 
     def fail(self, error: BaseException) -> None:
-        """The call was broken off."""
+        """The call was broken off. Secrets are taken out of the exception, which the caller gets."""
+        clean(error)
         self._ended_ms = self.now_ms
         if self.record.error is None:
             self.record.error = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,13 +10,17 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.engines import Connection, Engines
 from nat_dynamo_plugin.http.flow import Send
-from nat_dynamo_plugin.http.shell import Shell
+from nat_dynamo_plugin.http.shell import KeyOf, Shell
 from nat_dynamo_plugin.http.words import let_openai_tell
+from nat_dynamo_plugin.question.once import warn_once
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class HttpClients:
         timeout: the timeouts, as an object of the same library.
         base_url: OpenAI-compatible URL of the server, or `None` for the OpenAI library's own default.
         model_name: the model's name there.
-        api_key: the key, or a placeholder: Dynamo wants none, but the OpenAI library does.
+        api_key: a placeholder, which the OpenAI library wants; the key is put in below, and no framework has it.
     """
 
     sync: Any
@@ -73,7 +78,11 @@ def http_library() -> type[Shell]:
 
 @asynccontextmanager
 async def client_pair(
-    send: Send, connection: Connection, base_url: str | None, headers: Mapping[str, str] | None = None
+    send: Send,
+    connection: Connection,
+    base_url: str | None,
+    headers: Mapping[str, str] | None = None,
+    key: KeyOf | None = None,
 ) -> AsyncIterator[tuple[Any, Any, Any]]:
     """A sync and an async client whose calls go through `send`, and their timeouts; closed at the end of the block.
 
@@ -82,6 +91,7 @@ async def client_pair(
         connection: how to connect.
         base_url: where to, for the choice of a proxy.
         headers: sent with every request.
+        key: puts a key into requests that do not go through `send`.
 
     Raises:
         ValueError: for HTTP/2 without the package h2.
@@ -91,13 +101,22 @@ async def client_pair(
             "http2=True: the package h2, which speaks HTTP/2, is not installed; install httpx[http2] or leave http2 out"
         )
     let_openai_tell()
+    if not connection.verify_ssl and not (base_url or "").startswith("http:"):
+        where = origin_of(base_url) if base_url else "the server"
+        warn_once(
+            logger,
+            ("verify_ssl", where),
+            "verify_ssl: false: nobody checks the certificate of %s, so whoever stands between reads prompts and key; "
+            "let SSL_CERT_FILE name a certificate that you trust instead",
+            where,
+        )
     shell = http_library()
     library: ModuleType = shell.library
     engines = Engines(library, connection, base_url)
     # Redirects of calls are followed below (`layers.redirect`), where the call stays one; these are of other requests.
     arguments: dict[str, Any] = {"timeout": connection.timeout(library), "headers": headers, "follow_redirects": True}
-    sync = shell(engines.sync(), send, http2=connection.http2)
+    sync = shell(engines.sync(), send, http2=connection.http2, key=key)
     with library.Client(transport=sync, **arguments) as client:
-        asynchronous = shell(engines.asynchronous(), send, http2=connection.http2)
+        asynchronous = shell(engines.asynchronous(), send, http2=connection.http2, key=key)
         async with library.AsyncClient(transport=asynchronous, **arguments) as async_client:
             yield client, async_client, arguments["timeout"]

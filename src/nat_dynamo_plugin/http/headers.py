@@ -61,6 +61,16 @@ class Headers:
         self.names.append(name.lower())
         self.raw.append((name, value))
 
+    def put(self, name: bytes, value: bytes) -> None:
+        """Have this name, in lower case, with this value, which is known to be right, where it was before if it was."""
+        names = self.names
+        if name in names:
+            at = names.index(name)
+            self.raw[at] = (self.raw[at][0], value)
+        else:
+            names.append(name)
+            self.raw.append((name, value))
+
     def extend(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """Add headers that are not there yet, with names in lower case and values that are known to be right."""
         self.names.extend([name for name, _ in headers])

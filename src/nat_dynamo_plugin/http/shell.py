@@ -7,6 +7,7 @@ its library's types (`httpx_shell`, `httpx2_shell`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from nat_dynamo_plugin.http.call import Call, Reply, api_of
@@ -18,6 +19,9 @@ from nat_dynamo_plugin.http.passing import Passing
 from nat_dynamo_plugin.http.streams import Parts, SentHeaders, as_stream
 from nat_dynamo_plugin.http.words import tell, told
 
+KeyOf = Callable[[str, str | None], bytes | None]
+"""What `Authorization` is to say in a request, by its URL and what it says; `None` to leave it as it is."""
+
 
 class Shell:
     """Carries calls through layers. Other requests of the client (`GET /models`, ...) pass untouched.
@@ -26,14 +30,16 @@ class Shell:
         transport: what really sends: a sync transport of the library, an async one, or one that is both.
         send: the layers; see `flow.chained`.
         http2: whether the transport may speak HTTP/2, which takes bytes only.
+        key: puts a key into other requests.
     """
 
     library: ClassVar[Any]
     """httpx or httpx2."""
 
-    def __init__(self, transport: Any, send: Send, *, http2: bool = False) -> None:
+    def __init__(self, transport: Any, send: Send, *, http2: bool = False, key: KeyOf | None = None) -> None:
         self._transport = transport
         self._send = send
+        self._key = key
         self._http2 = http2
         self._request = self.library.Request
         self._headers = self.library.Headers
@@ -50,7 +56,7 @@ class Shell:
             raise RuntimeError("This transport wraps an async transport; use it with an AsyncClient")
         call = self._call(request)
         if call is None:
-            return self._transport.handle_request(request)
+            return self._transport.handle_request(self._with_key(request))
         try:
             reply = run(self._send(call), self._sync)
         except BaseException as error:
@@ -65,7 +71,7 @@ class Shell:
             raise RuntimeError("This transport wraps a sync transport; use it with a Client")
         call = self._call(request)
         if call is None:
-            return await self._transport.handle_async_request(request)
+            return await self._transport.handle_async_request(self._with_key(request))
         try:
             reply = await run_async(self._send(call), self._async)
         except BaseException as error:
@@ -107,6 +113,20 @@ class Shell:
         if call.deadline is not None:
             request.extensions = _in_time(callers.extensions, call.left_s)
         return request
+
+    def _with_key(self, request: Any) -> Any:
+        """A request that is no call, with the key that it needs; the caller's own stays as it is."""
+        headers = request.headers
+        if self._key is None or (header := self._key(str(request.url), headers.get("authorization"))) is None:
+            return request
+        raw = [(name, value) for name, value in headers.raw if name.lower() != b"authorization"]
+        return self._request(
+            request.method,
+            request.url,
+            headers=[*raw, (b"authorization", header)],
+            stream=request.stream,
+            extensions=request.extensions,
+        )
 
     def _call(self, request: Any) -> Call | None:
         api = api_of(request.method, request.url.raw_path)

@@ -10,6 +10,7 @@ from nat_dynamo_plugin.http.answer_fields import ReadUsage
 from nat_dynamo_plugin.http.answers import error_text, reader_for
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Close, Flow, ReadBody, Send
+from nat_dynamo_plugin.secrets import Secrets, known
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """Longest answer unless somebody says otherwise."""
@@ -18,7 +19,6 @@ MAX_ERROR_BYTES = 65_536
 NO_ANSWER = 502
 """Status of a 200 that is no answer: the server got none from whoever should have given it."""
 _SECRETS = ("authorization", "api-key", "x-api-key")
-MASK = "***"
 
 
 class AnswerLayer:
@@ -90,10 +90,8 @@ def reshaped(reply: Reply, content: bytes) -> Reply:
 
 
 def _masked(call: Call, content: bytes) -> bytes:
-    """The content without the keys that were sent."""
+    """The content without keys: those that this process knows, and those that were sent."""
+    sent = Secrets()
     for name in _SECRETS:
-        value = call.headers.get(name)
-        key = (value or "").rpartition(" ")[2].encode("latin-1")
-        if len(key) >= 8 and key in content:
-            content = content.replace(key, MASK.encode())
-    return content
+        sent.remember((call.headers.get(name) or "").rpartition(" ")[2])
+    return sent.redacted_bytes(known.redacted_bytes(content))

@@ -8,6 +8,7 @@ import msgspec
 
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Flow, Send
+from nat_dynamo_plugin.secrets import redacted
 from nat_dynamo_plugin.telemetry.exporters import Emit
 from nat_dynamo_plugin.telemetry.exporters import emit as emit_to_all
 from nat_dynamo_plugin.telemetry.record import CallRecord
@@ -51,6 +52,9 @@ class RecordLayer:
         if record.model is None and body is not None:
             # Nobody answered, so what was asked for is all there is; looked up here alone, for it takes a while.
             record.request_model = _model_in(body) or record.request_model
+        if record.error is not None:
+            record.error = redacted(record.error)
+            record.error_type = None if record.error_type is None else redacted(record.error_type)
         self._emit(record)
 
 
