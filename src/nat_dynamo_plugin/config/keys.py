@@ -30,7 +30,7 @@ _OTHER_FORM = re.compile(r"(?:\$\{?|os\.environ/|env\.|env://|env:\s*\$?\{?)([A-
 _KEY = re.compile(r"[\x21-\x7e]+")
 
 
-def read_keys(value: Any) -> SecretStr | list[SecretStr] | None:
+def read_keys(value: Any) -> str | list[str] | None:
     """What a user wrote for the key, with blanks and line ends around it gone; `None` for nothing.
 
     A key that stands in an environment variable too, as NAT makes one of `${NAME}`, is read as `env:NAME`: so it is in
@@ -46,11 +46,11 @@ def read_keys(value: Any) -> SecretStr | list[SecretStr] | None:
         for k, key in enumerate(keys):
             if key in keys[:k]:
                 raise ValueError(f"{FIELD}[{k}] is {FIELD}[{keys.index(key)}] again; keep one")
-        return [SecretStr(key) for key in keys]
+        return keys
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if text is None or (isinstance(text, str) and not text.strip()):
         return None  # what an unset ${VARIABLE} leaves
-    return SecretStr(_read(text, FIELD))
+    return _read(text, FIELD)
 
 
 def _read(value: Any, place: str) -> str:
