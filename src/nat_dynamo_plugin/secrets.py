@@ -93,6 +93,13 @@ class Secrets:
                 self._known.update(dict.fromkeys(new))
                 self._sort()
 
+    def in_text(self, text: str) -> list[str]:
+        """Those that a text holds as they are, the longest first."""
+        with self._lock:
+            return sorted(
+                (secret for secret in self._known if secret in text), key=lambda secret: (-len(secret), secret)
+            )
+
     def retire(self, secret: str) -> None:
         """This one was replaced: the last `MOST_PAST` of such are still kept out."""
         with self._lock:
@@ -207,6 +214,11 @@ def _of_url(text: str) -> Iterator[str]:
             plain = unquote(password)
             yield from (password, plain)
             yield base64.b64encode(f"{unquote(user)}:{plain}".encode()).decode()
+
+
+def is_secret_value(text: str) -> bool:
+    """Whether a value is a secret that this process knows, or a URL with a password."""
+    return text.strip() in known.in_text(text) or any(_of_url(text))
 
 
 def clean(error: BaseException) -> None:

@@ -9,17 +9,16 @@ import sys
 from pathlib import Path
 
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
+from nat_dynamo_plugin.secrets import is_secret_value, is_secret_variable
 
 MARKER_VARIABLE = "NAT_DYNAMO_LOCAL_DIR"
 """Environment variable that every process of an instance carries; its value is the instance's work directory."""
 
 _WORKER = Path(__file__).with_name("worker.py")
-# What a shell or a real deployment may have set must not reach an instance of our own: addresses, caches elsewhere,
-# and keys, for which it has no use.
+# What a shell or a real deployment may have set must not reach an instance of our own: addresses, caches elsewhere.
+# Nor does it get keys (`secrets`), for which it has no use.
 _FOREIGN_VARIABLE = re.compile(
-    r"(DYN|NATS|ETCD|HF|XDG)_.*|(TRANSFORMERS|HUGGINGFACE_HUB)_CACHE"
-    r"|(.*_)?(API)?(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?",
-    re.IGNORECASE,
+    r"(DYN|NATS|ETCD|HF|XDG)_.*|(TRANSFORMERS|HUGGINGFACE_HUB)_CACHE|AWS_ACCESS_KEY_ID", re.IGNORECASE
 )
 
 
@@ -53,7 +52,11 @@ def worker_command(config: LocalDynamoConfig, model_folder: Path, model_name: st
 
 def environment(config: LocalDynamoConfig, work_dir: Path) -> dict[str, str]:
     """The processes' environment: this process's own without keys and without anything that points elsewhere."""
-    values = {name: value for name, value in os.environ.items() if not _FOREIGN_VARIABLE.fullmatch(name)}
+    values = {
+        name: value
+        for name, value in os.environ.items()
+        if not (_FOREIGN_VARIABLE.fullmatch(name) or is_secret_variable(name) or is_secret_value(value))
+    }
     values |= {
         # Dynamo leaves files in both.
         "HOME": str(home_folder(work_dir)),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
+from nat_dynamo_plugin.files import make_private
 from nat_dynamo_plugin.local.commands import (
     environment,
     frontend_command,
@@ -98,10 +99,10 @@ class Instance:
         if config.request_trace is not None:
             with _named("request_trace", config.request_trace, "no such file can be written"):
                 config.request_trace.parent.mkdir(parents=True, exist_ok=True)
-                config.request_trace.open("ab").close()
+                make_private(config.request_trace)
         self.log_dir = config.log_dir.absolute() / work_dir.name if config.log_dir else work_dir / "logs"
         with _named("log_dir", config.log_dir, "no folder for logs can be made there"):
-            self.log_dir.mkdir(parents=True, exist_ok=True)
+            self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (home_folder(work_dir), temporary_folder(work_dir)):
             folder.mkdir()
         model_folder = work_dir / "model"

@@ -1,4 +1,4 @@
-"""The files of a sweep: optimized_config.yml, trials.csv and report.html. None of them holds a key."""
+"""The files of a sweep: optimized_config.yml, trials.csv and report.html, for their owner only. None holds a key."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 from nat.data_models.config import Config
 
+from nat_dynamo_plugin.files import write_text
+from nat_dynamo_plugin.secrets import redacted
 from nat_dynamo_plugin.sweep.results import SweepResult, TrialRow
 from nat_dynamo_plugin.sweep.space import value_at
 from nat_dynamo_plugin.sweep.statement import verdict_text
@@ -30,8 +32,8 @@ def write_results(result: SweepResult, folder: Path, base: Config, file: Path | 
     from nat_dynamo_plugin.sweep.report import report_html
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TRIALS).write_text(trials_csv(result), encoding="utf-8", newline="")
-    (folder / REPORT).write_text(report_html(result), encoding="utf-8")
+    write_text(folder / TRIALS, redacted(trials_csv(result)), newline="")
+    write_text(folder / REPORT, redacted(report_html(result)))
     written = [TRIALS, REPORT]
     if file is not None and file.resolve() != (folder / CONFIG).resolve():
         write_config(result, folder / CONFIG, base, file)
@@ -49,7 +51,7 @@ def write_config(result: SweepResult, target: Path, base: Config, file: Path) ->
 
     from nat_dynamo_plugin.sweep.yaml_output import tuned_text
 
-    target.write_text(tuned_text(file, base, result.chosen, target), encoding="utf-8")
+    write_text(target, tuned_text(file, base, result.chosen, target))
     loaded = load_config(target)
     for path, value in result.chosen.items():
         found = value_at(loaded, path)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 
+from nat_dynamo_plugin.secrets import redacted
 from nat_dynamo_plugin.sweep.outcome import RunFailed, RunResult
 from nat_dynamo_plugin.sweep.run import Partial, Stopped
 from nat_dynamo_plugin.sweep.space import Values
@@ -62,10 +63,10 @@ class Runner:
         except Stopped:
             raise
         except RunFailed as error:
-            raise RunFailed(self._task.redact(str(error))) from None
+            raise RunFailed(redacted(str(error))) from None
         except Exception as error:
             logger.debug("A run failed", exc_info=True)
-            raise RunFailed(self._task.redact(f"{type(error).__name__}: {error}")) from None
+            raise RunFailed(redacted(f"{type(error).__name__}: {error}")) from None
         self._runs += 1
         self._run_s += result.seconds
         return result

@@ -28,6 +28,7 @@ from optuna.storages import RDBStorage, RetryFailedTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
+from nat_dynamo_plugin.files import OWNER_ONLY, make_private
 from nat_dynamo_plugin.sweep.space import suggest
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ class Storage:
             from filelock import FileLock
 
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(f"{parsed.database}.lock")
+            # Questions and errors may be in it. SQLite gives its journal the same mode.
+            make_private(Path(parsed.database))
+            self._lock = FileLock(f"{parsed.database}.lock", mode=OWNER_ONLY)
             self.one_machine = True
             engine = {"connect_args": {"timeout": 60}}
         with _quiet_optuna(), self._lock:

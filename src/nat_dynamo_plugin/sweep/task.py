@@ -12,10 +12,11 @@ from nat.data_models.optimizer import OptimizerConfig, OptimizerRunConfig
 from nat.plugins.config_optimizer.update_helpers import apply_suggestions
 from pydantic import BaseModel
 
+from nat_dynamo_plugin.discreet_logs import guard_logs
+from nat_dynamo_plugin.secrets import redacted, remember_config
 from nat_dynamo_plugin.sweep.config import PLANNED_SAMPLERS, DynamoSweepConfig
 from nat_dynamo_plugin.sweep.identity import fingerprint
 from nat_dynamo_plugin.sweep.objectives import objectives_of
-from nat_dynamo_plugin.sweep.redaction import Redaction
 from nat_dynamo_plugin.sweep.space import TunedSpace, Values, short_names
 from nat_dynamo_plugin.sweep.study import Planned
 from nat_dynamo_plugin.sweep.yaml_output import raw_config, with_values
@@ -68,7 +69,8 @@ class Task:
             raise ValueError("optimizer.target needs one metric, or objective: weighted (the target is then a gain)")
         self.directions = ["maximize"] if self.weighted else [objective.direction for objective in self.objectives]
         self.can_stop_early = one_value and all(o.metric is not None for o in self.objectives)
-        self.redact = Redaction(base)
+        guard_logs()
+        remember_config(base)
 
     @property
     def final_runs(self) -> int:
@@ -102,7 +104,7 @@ class Task:
             return Config.model_validate(with_values(raw_config(self.file), self.base, values))
         except ValueError as error:
             # Pydantic shows input values, keys among them.
-            raise ValueError(f"search_space: the config refuses {values}: {self.redact(str(error))}") from None
+            raise ValueError(f"search_space: the config refuses {values}: {redacted(str(error))}") from None
 
     def fingerprint(self) -> str:
         """A short name of what is measured."""

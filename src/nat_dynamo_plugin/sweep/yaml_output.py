@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,10 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
+from nat_dynamo_plugin.secrets import known, variable_for
 from nat_dynamo_plugin.sweep.space import Values, places, value_at
+
+logger = logging.getLogger(__name__)
 
 _FILE = "file://"
 
@@ -79,7 +83,7 @@ def tuned_text(file: Path, config: BaseModel, values: Values, target: Path) -> s
     """The config file's text with other values, for a file at `target`.
 
     What refers to files beside the config (`base`, `file://`) is rewritten to be found from there. Everything else
-    stays as it is; long lines, quotes and comments too.
+    stays as it is; long lines, quotes and comments too. A secret in clear becomes the name of a variable.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.util import load_yaml_guess_indent
@@ -96,7 +100,18 @@ def tuned_text(file: Path, config: BaseModel, values: Values, target: Path) -> s
     with_values(data, config, values)
     out = io.StringIO()
     yaml.dump(data, out)
-    return out.getvalue()
+    return _without_secrets(out.getvalue())
+
+
+def _without_secrets(text: str) -> str:
+    """The text with `${VARIABLE}`, which NAT replaces, for each secret in clear; see `secrets.variable_for`."""
+    for secret in known.in_text(text):
+        name = variable_for(secret)
+        logger.warning(
+            "A secret stands in clear in the config; the tuned one has ${%s} for it, which is to be set", name
+        )
+        text = text.replace(secret, f"${{{name}}}")
+    return text
 
 
 def _move(data: Any, source: Path, target: Path) -> None:
