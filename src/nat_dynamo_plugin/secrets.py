@@ -58,6 +58,7 @@ _ESCAPES: tuple[Callable[[str], str], ...] = (
     lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
     lambda text: text.replace("/", "\\/"),
     lambda text: repr(text)[1:-1],
+    lambda text: repr(text + "'\"")[1:-4],  # within a text that has both quotes
     lambda text: repr(text.encode("utf-8", "surrogatepass"))[2:-1],
     html.escape,
     lambda text: quote(text, errors="replace"),

@@ -32,7 +32,7 @@ PLACEHOLDER = "unused"
 _FILLED_IN = f"Bearer {PLACEHOLDER}".encode()
 """The header of a request that has no key of its own, unless it has none."""
 _PORTS = {"http": 80, "https": 443}
-_MAX_ORIGINS = 64
+_MAX_URLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class KeyLayer:
     def __init__(self, ring: KeyRing, origin: str) -> None:
         self._ring = ring
         self._server = _server(origin)
-        self._ours = {origin: True}
+        self._ours: dict[str, bool] = {}
         self._fixed = ring.key(0).header if ring.never_changes else None
 
     def flow(self, call: Call, send: Send) -> Flow:
@@ -162,7 +162,7 @@ class KeyLayer:
         names = headers.names
         if b"authorization" in names and headers.raw[names.index(b"authorization")][1] != _FILLED_IN:
             return send(call)
-        if not self._is_ours(call.origin):
+        if not self._is_ours(call.url):
             return send(call)
         if self._fixed is not None:
             headers.put(b"authorization", self._fixed)
@@ -171,17 +171,17 @@ class KeyLayer:
 
     def header_for(self, url: str, given: str | None) -> bytes | None:
         """What `Authorization` is to say in a request that is no call (`GET /models`), or `None` to leave it alone."""
-        if (given is not None and given.encode() != _FILLED_IN) or not self._is_ours(origin_of(url)):
+        if (given is not None and given.encode() != _FILLED_IN) or not self._is_ours(url):
             return None
         return self._ring.of(None).header
 
-    def _is_ours(self, origin: str) -> bool:
+    def _is_ours(self, url: str) -> bool:
         """Whether this is the LLM's server, however its name is spelt."""
-        found = self._ours.get(origin)
+        found = self._ours.get(url)
         if found is None:
-            found = _server(origin) == self._server
-            if len(self._ours) < _MAX_ORIGINS:
-                self._ours[origin] = found
+            found = _server(origin_of(url)) == self._server
+            if len(self._ours) < _MAX_URLS:
+                self._ours[url] = found
         return found
 
     def _sent(self, call: Call, send: Send) -> Flow:
@@ -192,7 +192,7 @@ class KeyLayer:
         while True:
             call.headers.put(b"authorization", key.header)
             reply: Reply = yield from send(call)
-            if reply.status not in REFUSED or not self._is_ours(call.origin):
+            if reply.status not in REFUSED or not self._is_ours(call.url):
                 if tried:
                     self._switched(session, key, tried)
                 return reply

@@ -108,7 +108,7 @@ def _without_secrets(text: str) -> str:
     for secret in known.in_text(text):
         name = variable_for(secret)
         logger.warning(
-            "A secret stands in clear in the config; the tuned one has ${%s} for it, which is to be set", name
+            "A secret stands in clear in the config; the tuned one names ${%s}, which is to be set", name
         )
         text = text.replace(secret, f"${{{name}}}")
     return text
