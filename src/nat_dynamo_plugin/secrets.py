@@ -269,3 +269,10 @@ def made_variable(name: str) -> str | None:
     """The secret in clear that `variable_for` put into this variable, if it did."""
     secret = _made.get(name)
     return secret if secret == os.environ.get(name) else None
+
+
+def with_variables(text: str) -> str:
+    """A config's text with `${VARIABLE}`, which NAT replaces, for each secret in clear; see `variable_for`."""
+    for secret in known.in_text(text):
+        text = text.replace(secret, f"${{{variable_for(secret)}}}")
+    return redacted(text)

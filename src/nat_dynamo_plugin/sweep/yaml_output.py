@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +12,8 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
-from nat_dynamo_plugin.secrets import known, variable_for
+from nat_dynamo_plugin.secrets import with_variables
 from nat_dynamo_plugin.sweep.space import Values, places, value_at
-
-logger = logging.getLogger(__name__)
 
 _FILE = "file://"
 
@@ -100,18 +97,7 @@ def tuned_text(file: Path, config: BaseModel, values: Values, target: Path) -> s
     with_values(data, config, values)
     out = io.StringIO()
     yaml.dump(data, out)
-    return _without_secrets(out.getvalue())
-
-
-def _without_secrets(text: str) -> str:
-    """The text with `${VARIABLE}`, which NAT replaces, for each secret in clear; see `secrets.variable_for`."""
-    for secret in known.in_text(text):
-        name = variable_for(secret)
-        logger.warning(
-            "A secret stands in clear in the config; the tuned one names ${%s}, which is to be set", name
-        )
-        text = text.replace(secret, f"${{{name}}}")
-    return text
+    return with_variables(out.getvalue())
 
 
 def _move(data: Any, source: Path, target: Path) -> None:

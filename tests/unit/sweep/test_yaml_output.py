@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from nat.runtime.loader import load_config
 
+from nat_dynamo_plugin import secrets
 from nat_dynamo_plugin.sweep.yaml_output import tuned_text
 
 from .conftest import KEY
@@ -83,3 +84,23 @@ def test_a_field_of_a_block_keeps_the_place_that_the_user_gave_it(
     for part in path.split("."):
         llm = getattr(llm, part)
     assert llm == 4
+
+
+def test_a_key_in_clear_becomes_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "known", secrets.Secrets())
+    monkeypatch.setattr(secrets, "_made", {})
+    monkeypatch.setenv("DYNAMO_API_KEY", "")
+    monkeypatch.setenv("A_TOKEN_OF_MINE", "sk-canary-of-env")
+    file = tmp_path / "config.yml"
+    file.write_text(
+        "llms:\n  d:\n    _type: dynamo\n    model_name: m  # not sk-canary-in-yaml\n    api_key: sk-canary-in-yaml\n"
+        "  judge:\n    _type: openai\n    model_name: j\n    api_key: 'sk-canary-of-env'\n"
+    )
+    base = load_config(file)
+    secrets.remember_config(base)
+    text = tuned_text(file, base, {"llms.d.temperature": 0.5}, tmp_path / "out.yml")
+    assert "canary" not in text and "api_key: ${DYNAMO_API_KEY}" in text and "'${A_TOKEN_OF_MINE}'" in text
+    (tmp_path / "out.yml").write_text(text)
+    loaded = load_config(tmp_path / "out.yml")
+    assert loaded.llms["judge"].api_key.get_secret_value() == "sk-canary-of-env"
+    assert loaded.llms["d"] == base.llms["d"].model_copy(update={"temperature": 0.5})
