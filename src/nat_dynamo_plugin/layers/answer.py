@@ -9,6 +9,7 @@ from typing import Any
 from nat_dynamo_plugin.http.answer_fields import ReadUsage
 from nat_dynamo_plugin.http.answers import error_text, reader_for
 from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.encodings import decoder
 from nat_dynamo_plugin.http.flow import Close, Flow, ReadBody, Send
 from nat_dynamo_plugin.secrets import Secrets, known
 
@@ -45,10 +46,11 @@ class AnswerLayer:
         record.error = record.error_type = None  # of an attempt before
         if reply.status >= 400:
             yield ReadBody(reply, MAX_ERROR_BYTES)
+            encoding = reply.headers.get("content-encoding")
             if reply.content is None:
                 yield Close(reply)
                 reply = reply.with_content(b"".join(reply.head)[:MAX_ERROR_BYTES])
-            reply = reshaped(reply, _masked(call, reply.content or b""))
+            reply = reshaped(reply, _masked(call, _decoded(reply.content or b"", encoding)))
         call.most_bytes = self._max_bytes
         call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage))
         if record.streamed or 300 <= reply.status < 400:
@@ -87,6 +89,26 @@ def reshaped(reply: Reply, content: bytes) -> Reply:
         error = None
     body = content if error is None else json.dumps(error).encode()
     return reply.with_content(body)
+
+
+def _decoded(content: bytes, encoding: str | None) -> bytes:
+    """The content without its encoding, as far as it goes within `MAX_ERROR_BYTES`; as it is if nobody knows how."""
+    pieces: list[bytes] = []
+
+    def take(piece: bytes) -> None:
+        pieces.append(piece)
+        if sum(map(len, pieces)) >= MAX_ERROR_BYTES:
+            raise BufferError
+
+    decode = decoder(encoding, take) if encoding else None
+    if decode is None:
+        return content
+    try:
+        decode(content)
+    except Exception:  # whatever a library raises for bytes that are broken, or enough of it
+        if not pieces:
+            return content
+    return b"".join(pieces)[:MAX_ERROR_BYTES]
 
 
 def _masked(call: Call, content: bytes) -> bytes:

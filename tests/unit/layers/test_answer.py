@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -79,3 +81,25 @@ def test_what_an_attempt_before_said_is_forgotten(drive: Any, scripted: Any) -> 
     assert call.record.error == "cold"
     drive(layer, scripted(Reply.made(200, json.dumps(GOOD).encode())), call)
     assert (call.record.error, call.record.error_type, call.record.finish_reason) == (None, None, "stop")
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", bytes)])
+def test_a_key_in_a_compressed_error(drive: Any, scripted: Any, encoding: str, encode: Any) -> None:
+    call = drive.call({"authorization": "Bearer sk-canary-of-gzip"})
+    sent = json.dumps({"error": {"message": "no key sk-canary-of-gzip", "type": None}}).encode()
+    server = scripted(Reply.made(401, encode(sent), {"content-encoding": encoding}))
+    reply = drive(AnswerLayer(), server, call)
+    assert json.loads(reply.content)["error"]["message"] == "no key ***"
+    assert "content-encoding" not in reply.headers and "canary" not in str(call.record)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b broken", b"plain"])
+def test_an_error_whose_encoding_is_broken_stands(drive: Any, scripted: Any, content: bytes) -> None:
+    reply = drive(AnswerLayer(), scripted(Reply.made(500, content, {"content-encoding": "gzip"})))
+    assert reply.status == 500 and reply.content == content
+
+
+def test_of_a_compressed_error_no_more_than_the_bound_is_unpacked(drive: Any, scripted: Any) -> None:
+    bomb = gzip.compress(b"x" * (64 * MAX_ERROR_BYTES))
+    reply = drive(AnswerLayer(), scripted(Reply.made(500, bomb, {"content-encoding": "gzip"})))
+    assert len(reply.content) <= 2 * MAX_ERROR_BYTES

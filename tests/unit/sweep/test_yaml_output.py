@@ -90,7 +90,7 @@ def test_a_key_in_clear_becomes_a_variable(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(secrets, "known", secrets.Secrets())
     monkeypatch.setattr(secrets, "_made", {})
     monkeypatch.setenv("DYNAMO_API_KEY", "")
-    monkeypatch.setenv("A_TOKEN_OF_MINE", "sk-canary-of-env")
+    monkeypatch.setenv("MINE_TOKEN", "sk-canary-of-env")
     file = tmp_path / "config.yml"
     file.write_text(
         "llms:\n  d:\n    _type: dynamo\n    model_name: m  # not sk-canary-in-yaml\n    api_key: sk-canary-in-yaml\n"
@@ -99,7 +99,7 @@ def test_a_key_in_clear_becomes_a_variable(tmp_path: Path, monkeypatch: pytest.M
     base = load_config(file)
     secrets.remember_config(base)
     text = tuned_text(file, base, {"llms.d.temperature": 0.5}, tmp_path / "out.yml")
-    assert "canary" not in text and "api_key: ${DYNAMO_API_KEY}" in text and "'${A_TOKEN_OF_MINE}'" in text
+    assert "canary" not in text and "api_key: ${DYNAMO_API_KEY}" in text and "'${MINE_TOKEN}'" in text
     (tmp_path / "out.yml").write_text(text)
     loaded = load_config(tmp_path / "out.yml")
     assert loaded.llms["judge"].api_key.get_secret_value() == "sk-canary-of-env"
