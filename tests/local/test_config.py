@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from nat_dynamo_plugin import secrets
 from nat_dynamo_plugin.local import LocalDynamoConfig
 from nat_dynamo_plugin.local.commands import (
     environment,
@@ -169,6 +170,16 @@ def test_keys_and_places_elsewhere_are_not_handed_down(
     assert (environment(LocalDynamoConfig(), tmp_path).get(name) == "value") == kept
     # What is written in the config is wanted.
     assert environment(LocalDynamoConfig(env={name: "own"}), tmp_path)[name] == "own"
+
+
+def test_a_secret_is_known_by_its_value_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secrets.remember("sk-canary-of-children")
+    monkeypatch.setenv("AN_INNOCENT_NAME", "sk-canary-of-children\n")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ann:of-ann@127.0.0.1/db")
+    monkeypatch.setenv("PLAIN_URL", "postgresql://127.0.0.1/db")
+    values = environment(LocalDynamoConfig(), tmp_path)
+    assert not {"AN_INNOCENT_NAME", "DATABASE_URL"} & values.keys() and values["PLAIN_URL"]
+    assert "PATH" in values
 
 
 def test_home_and_temporary_files_are_the_instances_own(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,38 @@ def test_certificates_that_nobody_checks_are_warned_of_once(
         asyncio.run(use(url))
     assert caplog.text.count("verify_ssl: false: nobody checks the certificate of https://127.0.0.1:1") == 1
     assert "http://127.0.0.1:1" not in caplog.text
+
+
+def failing(answer: Callable[[httpx.Request], httpx.Response]) -> tuple[Exception, list[CallRecord]]:
+    """What a call raises that is answered so, and its record."""
+    records: list[CallRecord] = []
+    config = DynamoModelConfig(model_name="m", base_url="http://127.0.0.1:1/v1", api_key=CANARY, max_retries=0)  # type: ignore[arg-type]
+    transport = DynamoTransport(httpx.MockTransport(answer), make_service(config, emit_record=records.append))
+    with (
+        httpx.Client(transport=transport) as http,
+        openai.OpenAI(base_url=config.base_url, api_key="unused", http_client=http, max_retries=0) as client,
+        pytest.raises(openai.OpenAIError) as caught,
+    ):
+        ask(client)
+    return caught.value, records
+
+
+def test_an_exception_of_a_transport() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(f"Illegal header value {request.headers['authorization']!r}")
+
+    error, records = failing(answer)
+    said = "".join(traceback.format_exception(error)) + repr(records)
+    assert "Illegal header value 'Bearer ***'" in said and CANARY not in said
+
+
+def test_an_answer_that_is_an_error_all_the_same() -> None:
+    error, records = failing(
+        lambda request: httpx.Response(200, json={"error": {"message": request.headers["authorization"]}})
+    )
+    assert "Bearer ***" in str(error) and records and "canary" not in str(error) + repr(records)
+
+
+def test_what_a_layer_says_in_the_record() -> None:
+    _, records = failing(lambda _: httpx.Response(307, headers={"location": f"gopher://h/{CANARY}"}))
+    assert "gopher://h/***" in str(records[0].error) and "canary" not in repr(records)

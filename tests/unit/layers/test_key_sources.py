@@ -12,7 +12,7 @@ import pytest
 from nat_dynamo_plugin import secrets
 from nat_dynamo_plugin.layers import key_sources
 from nat_dynamo_plugin.layers.key_sources import LOOK_S, MAX_BYTES, FileKey, VariableKey, source_of
-from nat_dynamo_plugin.secrets import Secrets
+from nat_dynamo_plugin.secrets import MOST_PAST, Secrets
 
 
 class Clock:
@@ -143,6 +143,22 @@ def test_a_variable(monkeypatch: pytest.MonkeyPatch, known: Secrets) -> None:
         assert source.reread() == "sk-canary-2"
     monkeypatch.delenv("A_KEY_OF_MINE")
     assert source.reread() == "sk-canary-2"
+
+
+@pytest.mark.parametrize("place", ["env:A_KEY_OF_MINE", "file:{}/key"])
+def test_keys_that_were_replaced_long_ago_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: Secrets, place: str
+) -> None:
+    def rotate(key: str) -> None:
+        monkeypatch.setenv("A_KEY_OF_MINE", key)
+        (tmp_path / "key").write_text(key)
+
+    rotate("sk-canary-first")
+    source = source_of(place.format(tmp_path))
+    for k in range(MOST_PAST + 1):
+        rotate(f"sk-canary-{k:03}-x")
+        source.reread()
+    assert known.redacted("sk-canary-first sk-canary-000-x.") == "sk-canary-first ***."
 
 
 @pytest.mark.parametrize(

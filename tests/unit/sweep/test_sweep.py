@@ -398,6 +398,8 @@ async def test_nothing_but_tuned_values_changes_in_the_file(write: Write, tmp_pa
     kept = [line for line in before if "prefix_" not in line or "optimizable" in line]
     assert [line for line in after if "prefix_" not in line or "optimizable" in line] == kept
     assert "api_key: ${SWEEP_TEST_KEY}" in tuned
+    names = ("optimized_config.yml", "trials.csv", "report.html", "study.db", "study.db.lock")
+    assert {name: (tmp_path / "out" / name).stat().st_mode & 0o777 for name in names} == dict.fromkeys(names, 0o600)
     assert "# calls of a question" in tuned
     llm = yaml.safe_load(tuned)["llms"]["dynamo"]
     assert {
