@@ -137,7 +137,18 @@ class _UnaryReader(Reader):
 class _StreamReader(Reader):
     """Reads server-sent events as they pass."""
 
-    __slots__ = ("_cutter", "_first_ms", "_head", "_last_ms", "_lessons", "_open", "_tail", "_tokens")
+    __slots__ = (
+        "_cutter",
+        "_first_ms",
+        "_head",
+        "_last_ms",
+        "_lead",
+        "_lessons",
+        "_open",
+        "_tail",
+        "_tokens",
+        "_trail",
+    )
 
     def __init__(self, record: CallRecord, read_usage: Sequence[ReadUsage]) -> None:
         super().__init__(record, read_usage)
@@ -149,10 +160,20 @@ class _StreamReader(Reader):
         self._open: dict[int, bool] = {}
         # Of the last event that was decoded and had a text: what was before and behind the text.
         self._head = self._tail = b""
+        # The same with what is around the data of an event that comes alone, as servers send them.
+        self._lead = self._trail = b""
         self._lessons = 0
 
     def feed(self, chunk: bytes, now_ms: float) -> None:
-        cutter = self._cutter
+        # On the path of every token. Servers send the same bytes around each, so an event with the bytes of the last
+        # one around another text says nothing new, and is not decoded.
+        lead, cutter = self._lead, self._cutter
+        if lead and chunk.startswith(lead) and chunk.endswith(self._trail) and cutter.idle:
+            text = chunk[len(lead) : -len(self._trail)]
+            if text and 0x22 not in text and text[-1] != 0x5C and 0x0A not in text and 0x0D not in text:
+                self._tokens += 1
+                self._last_ms = now_ms
+                return
         if cutter.idle and chunk.startswith(b"data:") and chunk.endswith(b"\n\n"):
             end = len(chunk) - 2
             if chunk.find(b"\n") == end <= MAX_EVENT_BYTES and 0x0D not in chunk:
@@ -175,15 +196,14 @@ class _StreamReader(Reader):
             self._fail("cut_short", "the stream was cut short: it ended without a finish_reason")
 
     def _event(self, name: bytes, data: bytes, now_ms: float) -> None:
-        # On the path of every token. Servers send the same bytes around each, so an event with the bytes of the last
-        # one around another text says nothing new, and is not decoded.
+        # As in `feed`, for events that come together or in pieces.
         if self._head and data.startswith(self._head) and data.endswith(self._tail) and name != b"error":
             text = data[len(self._head) : -len(self._tail)]
             if text and 0x22 not in text and text[-1] != 0x5C:  # no quote, and none behind it that is escaped
                 self._tokens += 1
                 self._last_ms = now_ms
                 return
-        self._head = b""  # what is decoded may say something new
+        self._head = self._lead = b""  # what is decoded may say something new
         answer = read_answer(data)
         if name == b"error":
             self._fail("error_in_answer", error_text(data) or "the server sent an error event")
@@ -240,6 +260,7 @@ class _StreamReader(Reader):
             start = data.find(written)
             if start >= 0:
                 self._head, self._tail = data[: start + 1], data[start + len(written) - 1 :]
+                self._lead, self._trail = b"data: " + self._head, self._tail + b"\n\n"
 
 
 class _EncodedReader(Reader):

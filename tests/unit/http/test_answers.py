@@ -210,6 +210,13 @@ class TestStream:
         broken = tokens[0].replace(b"MARK", b"x\\")
         assert read([*tokens, broken], times=[1.0, 2.0, 3.0, 9.0]).record.client_itl_ms == 1.0
 
+    @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+    def test_a_line_that_ends_within_a_text_is_no_token(self, end: bytes) -> None:
+        tokens = [chunk({"content": "MARK"})] * 3
+        broken = tokens[0].replace(b"MARK", b"x" + end + b"y")
+        reader = read([*tokens, broken], times=[1.0, 2.0, 3.0, 9.0])
+        assert (reader.record.client_itl_ms, reader.record.error_type) == (1.0, "unreadable")
+
     def test_what_was_said_before_can_be_said_again(self) -> None:
         first, second = ({"prompt_tokens": n} for n in (1, 2))
         record = read_stream(
