@@ -46,7 +46,27 @@ from nat_dynamo_plugin.telemetry.record import CallRecord  # noqa: E402
 CALLS = 5
 AT_ONCE = 64
 AGENT_RETRIES = 5
-_WORDS = ["the", "river", "of", "words", "runs", "on", "past", "mills", "and", "towns", "where", "nobody", "counts", "what", "it", "carries", "away", "to", "sea"]
+_WORDS = [
+    "the",
+    "river",
+    "of",
+    "words",
+    "runs",
+    "on",
+    "past",
+    "mills",
+    "and",
+    "towns",
+    "where",
+    "nobody",
+    "counts",
+    "what",
+    "it",
+    "carries",
+    "away",
+    "to",
+    "sea",
+]
 
 logger = logging.getLogger("outages")
 

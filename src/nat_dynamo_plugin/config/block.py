@@ -12,6 +12,8 @@ from nat_dynamo_plugin.nearest import hidden, refuse_unknown_fields
 
 Location = tuple[int | str, ...]
 
+_being_built: set[type[BaseModel]] = set()
+
 
 class Discreet(BaseModel):
     """A model that prints no secret, neither in an error about a field beside it nor in its `repr`.
@@ -22,6 +24,17 @@ class Discreet(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if cls.__pydantic_complete__:
+            return handler(source)  # which has it already
+        if cls is source and cls not in _being_built:
+            # A model that is built as a part of another one, as of NAT's config, would be taken without what is around
+            # it wherever it comes up again; so it is built by itself first.
+            _being_built.add(cls)
+            try:
+                cls.model_rebuild(force=True)
+            finally:
+                _being_built.discard(cls)
+            return handler(source)
         # Around everything, the validators of NAT's mixins included, which a model_validator would not be.
         return core_schema.no_info_wrap_validator_function(cls._made_discreetly, handler(source))
 

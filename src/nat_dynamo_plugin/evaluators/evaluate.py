@@ -44,6 +44,9 @@ class NoAverage(float):
     def __new__(cls) -> NoAverage:
         return super().__new__(cls, math.nan)
 
+    def __reduce__(self) -> tuple[type[NoAverage], tuple[()]]:
+        return NoAverage, ()  # Optuna copies the values of its trials
+
     def __format__(self, spec: str) -> str:
         return "-"
 

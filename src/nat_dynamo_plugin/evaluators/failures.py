@@ -64,7 +64,9 @@ def failure_of(output: Any, question: Question) -> Failure | None:
         # The call is the cause, and its kind is one of few; an exception's class is the framework's.
         last = failed[-1]
         error = _told(last.error or f"HTTP status {last.status}")
-        return Failure(last.kind or last.failure or "_OTHER", f"{raised.kind}: {raised.error} ({error})" if raised else error)
+        return Failure(
+            last.kind or last.failure or "_OTHER", f"{raised.kind}: {raised.error} ({error})" if raised else error
+        )
     if raised:
         return raised
     nothing = not output or output != output  # pandas has NaN for what is missing

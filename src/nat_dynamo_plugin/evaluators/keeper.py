@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nat_dynamo_plugin.evaluators.failures import item_failure
+from nat_dynamo_plugin.files import clean_run
 from nat_dynamo_plugin.nat.journal import Answered, Journal, digest, survives_json
+from nat_dynamo_plugin.secrets import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +69,13 @@ class Keeper:
 
     def on_eval_complete(self, result: Any) -> None:
         """Note that all files are written, if they are: NAT's own callback comes before this one, and only logs."""
+        try:
+            clean_run(result.output_dir)
+        except OSError as error:
+            logger.warning("The files in %s may be read by others, or hold secrets: %s", result.output_dir, error)
         written = result.output_dir / "workflow_output.json"
-        size = len((result.workflow_output_json or "").encode("utf-8", "replace"))
+        text = redacted(result.workflow_output_json or "")
+        size = len(text.encode("utf-8", "replace"))
         if written.is_file() and written.stat().st_size == size:
             self.journal.finish()
             if not self._failed:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -320,3 +322,33 @@ class TestTuning:
             config(optimizable_params=[name])
         with pytest.raises(ValidationError, match=text):
             config(search_space={name: {"low": 1, "high": 2}})
+
+
+NAT_READS = """
+import sys
+from nat.runtime.loader import load_config
+llm = load_config(sys.argv[1]).llms["dynamo"]
+print(llm.request_timeout, repr(llm))
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("connection: {read_timeout: 4}", "4.0 "),
+        ("{prefix_template: null, max_active_prefixes: 4}", "max_active_prefixes=4 can not act"),
+        ("prefix_osl: {api_key: sk-canary-1}", "prefix_osl"),
+    ],
+)
+def test_in_nats_config_it_is_the_same_model_though_nobody_has_built_it_before(
+    tmp_path: Path, line: str, says: str
+) -> None:
+    file = tmp_path / "config.yml"
+    body = "\n    ".join(line.strip("{}").split(", ")) if line.startswith("{") else line
+    file.write_text(
+        "llms:\n  dynamo:\n    _type: dynamo\n    base_url: http://127.0.0.1:1/v1\n    model_name: m\n"
+        f"    {body}\nworkflow:\n  _type: chat_completion\n  llm_name: dynamo\n"
+    )
+    done = subprocess.run([sys.executable, "-c", NAT_READS, str(file)], capture_output=True, text=True, timeout=120)
+    assert says in done.stdout + done.stderr, done.stderr
+    assert "sk-canary-1" not in done.stdout + done.stderr

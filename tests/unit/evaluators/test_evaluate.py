@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import math
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -329,3 +331,8 @@ def test_evaluation_needs_no_running_loop_of_its_own(build: SimpleNamespace) -> 
     """Each optimizer trial is a fresh event loop; the registered evaluator must not hold on to one."""
     eval_input = build.eval_input(a=build.question(build.served()))
     assert [asyncio.run(run(TtftConfig(), eval_input)).average_score for _ in range(2)] == [20.0, 20.0]
+
+
+def test_no_average_survives_a_copy() -> None:
+    assert copy.deepcopy(NoAverage()) != NoAverage() and isinstance(pickle.loads(pickle.dumps(NoAverage())), NoAverage)
+    assert f"{copy.deepcopy(NoAverage()):.2f}" == "-"
