@@ -29,6 +29,7 @@ from rich.console import Console
 
 from nat_dynamo_plugin.cli.report import load_report, print_report
 from nat_dynamo_plugin.evaluators import register  # noqa: F401
+from nat_dynamo_plugin.evaluators.evaluate import NoAverage
 from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
