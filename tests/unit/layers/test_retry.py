@@ -21,6 +21,7 @@ from nat_dynamo_plugin.layers.retry import (
     backoff_s,
     wish_of,
 )
+from nat_dynamo_plugin.outages.budget import RetryBudget
 
 USUAL: Any = ([429, 500, 502, 503, 504], ["Too Many Requests", "429"])
 
@@ -166,3 +167,13 @@ def test_the_date_to_wait_for() -> None:
 @pytest.mark.parametrize("value", ["", "soon", "-3", "nan", "inf", "1e999"])
 def test_a_wish_that_is_none(value: str) -> None:
     assert wish_of(Headers([(b"retry-after", value.encode())])) is None
+
+
+def test_a_retry_that_is_held_back_takes_nothing_out_of_the_budget(drive: Any, scripted: Any) -> None:
+    budget = RetryBudget(0.001, 0.0)
+    while budget.take(0.0):
+        pass
+    policy = RetryPolicy(2, frozenset({503}))
+    clock = float  # always 0
+    assert drive(RetryLayer(policy, budget, clock), scripted(error(503), WELL)).status == 503
+    assert drive(RetryLayer(policy, budget, clock, held_back=lambda: True), scripted(error(503), WELL)).status == 200
