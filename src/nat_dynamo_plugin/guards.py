@@ -54,7 +54,11 @@ def retry(config: DynamoModelConfig, origin: str) -> RetryLayer | None:
     ratio = block.budget
     if ratio is None:
         return RetryLayer(policy)
-    return RetryLayer(policy, shared(_shared.budgets, (origin, ratio), lambda: RetryBudget(ratio, monotonic())))
+    budget = shared(_shared.budgets, (origin, ratio), lambda: RetryBudget(ratio, monotonic()))
+    circuit = _circuit(config, origin)
+    if circuit is None:
+        return RetryLayer(policy, budget)
+    return RetryLayer(policy, budget, held_back=lambda: circuit.is_open)
 
 
 def concurrency(config: DynamoModelConfig, origin: str) -> ConcurrencyLayer | None:
@@ -73,6 +77,14 @@ def concurrency(config: DynamoModelConfig, origin: str) -> ConcurrencyLayer | No
 def breaker(config: DynamoModelConfig, origin: str) -> BreakerLayer | None:
     """What keeps calls from a server that is down, unless that is to be ignored."""
     block = config.breaker
+    circuit = _circuit(config, origin)
+    if circuit is None or block.on_outage == "ignore":
+        return None
+    return BreakerLayer(circuit, block.on_outage, block.max_wait)
+
+
+def _circuit(config: DynamoModelConfig, origin: str) -> Circuit | None:
+    block = config.breaker
     if block.on_outage == "ignore":
         return None
     settings = BreakerSettings(
@@ -82,5 +94,4 @@ def breaker(config: DynamoModelConfig, origin: str) -> BreakerLayer | None:
         open_s=block.open_for,
         probes=block.probes,
     )
-    circuit = shared(_shared.circuits, (origin, settings), lambda: Circuit(settings, origin))
-    return BreakerLayer(circuit, block.on_outage, block.max_wait)
+    return shared(_shared.circuits, (origin, settings), lambda: Circuit(settings, origin))

@@ -22,7 +22,7 @@ class BreakerConfig(Block):
         "go on asking (default wait).",
     )
     max_wait: Seconds = Field(
-        default=60.0, description="Longest such wait of a request in seconds, after which its call fails (default 60)."
+        default=60.0, description="Longest such wait of a call in seconds, after which it fails (default 60)."
     )
     failure_rate: float = Field(
         default=0.5,
@@ -31,13 +31,13 @@ class BreakerConfig(Block):
         description="The share of failed calls within `window` that means down, above 0 to 1 (default 0.5).",
     )
     min_calls: Annotated[int, number()] = Field(
-        default=20, description="Calls within the window below which a server is never taken for down (default 20)."
+        default=5, description="Calls within the window below which a server is never taken for down (default 5)."
     )
     window: Seconds = Field(default=10.0, description="How far back failures count, in seconds (default 10).")
     open_for: Seconds = Field(
         default=2.0,
         description="Seconds until a server that is down is tried again (default 2); doubles with each failed try, to "
-        "60.",
+        "5 unless this is more.",
     )
     probes: Annotated[int, number()] = Field(
         default=1, description="Calls that are let through to try it; all must be answered (default 1)."

@@ -48,6 +48,11 @@ class Circuit:
         with self._lock:
             return self._breaker.admit(self._clock())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are held back, so that a retry adds nothing to what the server has to bear."""
+        return self._breaker.is_open
+
     def settle(self, ticket: Ticket, outcome: Outcome, why: str = "") -> None:
         """See `Breaker.settle`."""
         with self._lock:
@@ -93,19 +98,21 @@ class BreakerLayer:
         """Send, if the server may be asked."""
         circuit = self.circuit
         ticket = circuit.admit()
-        waited = 0.0
+        record = call.record
         while not isinstance(ticket, Ticket):
-            if waited >= self._max_wait_s:
+            left = self._max_wait_s - record.outage_wait_ms / 1000.0  # of the call, however often it is made
+            if left <= 0.001:
                 return _not_made(call, circuit.words(ticket))
-            wait = min(max(ticket, LOOK_S), self._max_wait_s - waited)
+            wait = min(max(ticket, LOOK_S), left)
             yield Sleep(wait)
-            waited += wait
-            call.record.outage_wait_ms += wait * 1000.0
+            record.outage_wait_ms += wait * 1000.0
             ticket = circuit.admit()
         outcome, why, goes_on = Outcome.NEITHER, "", False
         try:
             reply = yield from send(call)
             outcome, why = _outcome(reply, call)
+            if ticket.is_probe and outcome is Outcome.NEITHER:
+                outcome = Outcome.SUCCESS  # refused for overload, which a server is back for
             # Others wait for a probe, so its headers must do; of any other call the end decides.
             goes_on = reply.content is None and reply.status < 400 and not ticket.is_probe
         except Failure as failure:

@@ -88,14 +88,21 @@ class RetryLayer:
         budget: how much of that all calls of the server may do; `None` for any. A retry after a refusal for overload
             takes nothing out of it, for that waits for room (`layers.concurrency`).
         clock: seconds, never going back.
+        held_back: whether calls are held back further down, where a retry waits until the server is back and is not
+            sent before; such a one takes nothing out of the budget either.
     """
 
     def __init__(
-        self, policy: RetryPolicy, budget: RetryBudget | None = None, clock: Callable[[], float] = monotonic
+        self,
+        policy: RetryPolicy,
+        budget: RetryBudget | None = None,
+        clock: Callable[[], float] = monotonic,
+        held_back: Callable[[], bool] = bool,
     ) -> None:
         self._policy = policy
         self._budget = budget
         self._clock = clock
+        self._held_back = held_back
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Send until there is an answer that stands."""
@@ -132,7 +139,7 @@ class RetryLayer:
         if wait >= call.left_s or call.now_ms / 1000.0 + wait > self._policy.max_elapsed_s:
             logger.warning("%s: %s; no time is left to try again", call.origin, why)
             return False
-        if self._budget is None or overload or self._budget.take(self._clock()):
+        if self._budget is None or overload or self._held_back() or self._budget.take(self._clock()):
             return True
         logger.warning("%s: %s; not tried again, for the retry budget is used up", call.origin, why)
         return False

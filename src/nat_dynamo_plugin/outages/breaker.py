@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Final
 
 _BUCKETS: Final = 10
-MAX_OPEN_S = 60.0
-"""Longest time between two probes (s), which doubles with each that fails."""
+MAX_OPEN_S = 5.0
+"""Longest time between two probes (s), unless `open_s` is longer: those who wait for a server would miss its return."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class BreakerSettings:
     """
 
     failure_rate: float = 0.5
-    min_calls: int = 20
+    min_calls: int = 5
     window_s: float = 10.0
     open_s: float = 2.0
     probes: int = 1
@@ -128,7 +128,9 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         self.is_open = True
-        self._next_probe = now + min(MAX_OPEN_S, self._settings.open_s * 2.0 ** min(self._failed_probes, 16))
+        self._next_probe = now + min(
+            max(MAX_OPEN_S, self._settings.open_s), self._settings.open_s * 2.0 ** min(self._failed_probes, 16)
+        )
         self._new_era()
 
     def _close(self) -> None:

@@ -115,6 +115,34 @@ def test_a_cancelled_call_says_nothing_and_a_cancelled_probe_lets_another_throug
     assert drive(one, scripted(WELL)).status == 200
 
 
+def test_a_probe_that_is_refused_for_overload_finds_the_server_back(drive: Any, scripted: Any) -> None:
+    clock = Clock()
+    one = layer(clock)
+    take_down(drive, scripted, one)
+    clock.now = 2.0
+    assert drive(one, scripted(Reply.made(529, b"{}"))).status == 529
+    assert not one.circuit.is_open
+
+
+def test_the_wait_is_of_the_call_however_often_it_is_made(
+    drive: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    one, call = layer(clock, "wait", max_wait_s=6.0), drive.call()
+    take_down(drive, scripted, one)
+    _passes(drive, clock, monkeypatch)
+    server = scripted(DOWN, DOWN, DOWN)
+    with pytest.raises(Failure):
+        drive(one, server, call)
+    while call.record.outage_wait_ms < 6000.0:
+        try:
+            reply = drive(one, server, call)
+        except Failure:
+            continue
+        assert reply.status == 503
+    assert call.record.outage_wait_ms == pytest.approx(6000.0)
+
+
 def test_a_stream_that_breaks_after_its_headers_is_a_failure(drive: Any, scripted: Any) -> None:
     one = layer(Clock())
     for i in range(3):

@@ -210,3 +210,13 @@ def test_nothing_is_tried_again_that_can_not_end_in_time(drive: Any, scripted: A
     server = scripted(error(503, retry_after="20"))
     one = RetryLayer(RetryPolicy(5, frozenset({503}), max_elapsed_s=10.0))
     assert drive(one, server).status == 503 and len(server.sent) == 1
+
+
+def test_a_retry_that_is_held_back_takes_nothing_out_of_the_budget(drive: Any, scripted: Any) -> None:
+    budget = RetryBudget(0.001, 0.0)
+    while budget.take(0.0):
+        pass
+    policy = RetryPolicy(2, frozenset({503}))
+    clock = float  # always 0
+    assert drive(RetryLayer(policy, budget, clock), scripted(error(503), WELL)).status == 503
+    assert drive(RetryLayer(policy, budget, clock, held_back=lambda: True), scripted(error(503), WELL)).status == 200
