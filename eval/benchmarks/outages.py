@@ -396,9 +396,8 @@ class Run:
 
 def machine() -> str:
     """Where this runs."""
-    model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), "?"
-    )
+    cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.partition(":")[2].strip() for line in cpus if line.startswith("model name")), "?")
     packages = ", ".join(f"{name} {version(name)}" for name in ("ai-dynamo", "nvidia-nat-core", "openai"))
     return (
         f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}, {packages}. "
@@ -409,6 +408,12 @@ def machine() -> str:
 SCENARIOS = ("worker", "frontend", "all", "overload", "nobody", "crowd")
 
 
+def write(output: Path, rows: Any) -> None:
+    """Keep what was seen."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1), encoding="utf-8")
+
+
 async def main(names: Sequence[str], questions: int, quick: bool, output: Path | None) -> None:
     """Run the scenarios."""
     print(machine(), flush=True)
@@ -416,8 +421,7 @@ async def main(names: Sequence[str], questions: int, quick: bool, output: Path |
     for name in names:
         await getattr(run, name)()
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({"machine": machine(), "rows": run.rows}, indent=1), encoding="utf-8")
+        write(output, run.rows)
 
 
 if __name__ == "__main__":
