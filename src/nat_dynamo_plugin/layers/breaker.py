@@ -45,8 +45,11 @@ class Circuit:
 
     def admit(self) -> Ticket | float:
         """See `Breaker.admit`."""
+        breaker = self._breaker
+        if not breaker.is_open:
+            return breaker.ticket
         with self._lock:
-            return self._breaker.admit(self._clock())
+            return breaker.admit(self._clock())
 
     @property
     def is_open(self) -> bool:
@@ -55,8 +58,12 @@ class Circuit:
 
     def settle(self, ticket: Ticket, outcome: Outcome, why: str = "") -> None:
         """See `Breaker.settle`."""
+        breaker = self._breaker
+        if outcome is Outcome.SUCCESS and not ticket.is_probe:
+            breaker.answered(ticket, self._clock())
+            return
         with self._lock:
-            breaker, now = self._breaker, self._clock()
+            now = self._clock()
             opened, was_open = breaker.opened, breaker.is_open
             breaker.settle(ticket, outcome, now)
             if outcome is Outcome.FAILURE:

@@ -115,7 +115,8 @@ class RetryLayer:
             try:
                 reply: Reply = yield from send(call)
                 if reply.status < 400:
-                    yield ReadBody(reply, 0 if reply.is_streamed else MAX_UNARY_BYTES)
+                    if reply.content is None:
+                        yield ReadBody(reply, 0 if reply.is_streamed else MAX_UNARY_BYTES)
                     return reply
                 wait, why = (None, "") if last else (yield from self._judge(reply, retry))
                 if wait is None:

@@ -77,6 +77,11 @@ class Breaker:
         self.is_open = False
         self.opened = 0
 
+    @property
+    def ticket(self) -> Ticket:
+        """What `admit` gives while it is closed."""
+        return self._ticket
+
     def admit(self, now: float) -> Ticket | float:
         """Leave to make a call, or the seconds until it is worth while to ask again (0: a probe is under way)."""
         if not self.is_open:
@@ -103,6 +108,15 @@ class Breaker:
                     self._close()
         elif outcome is not Outcome.NEITHER:
             self._count(outcome is Outcome.FAILURE, now)
+
+    def answered(self, ticket: Ticket, now: float) -> None:
+        """What `settle` does for a success that is no probe's. Needs no lock: threads may lose a count, no more."""
+        if ticket.era == self._ticket.era:
+            bucket = self._buckets.get(int(now / self._width))
+            if bucket is None:
+                self._count(False, now)
+            else:
+                bucket[0] += 1
 
     def failures(self, now: float) -> tuple[int, int]:
         """Failed calls and all calls within the window."""
