@@ -1,7 +1,7 @@
 """Cut server-sent events out of bytes, however these are cut. No I/O in here.
 
 Format: WHATWG HTML, "Server-sent events": lines end with LF, CR or CRLF, an event with an empty line; its `data` lines
-are joined by LF.
+are joined by LF. What Dynamo 1.6.0 says of an error that ends a stream is the comment of an `error` event without data.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ _BOM = b"\xef\xbb\xbf"
 class EventCutter:
     """Takes bytes, gives events: (name, data) pairs, where a name is mostly empty."""
 
-    __slots__ = ("_after_cr", "_data", "_first", "_name", "_partial", "_size", "idle", "lost")
+    __slots__ = ("_after_cr", "_comments", "_data", "_first", "_name", "_partial", "_size", "idle", "lost")
 
     def __init__(self) -> None:
         self._partial = bytearray()
         self._data: list[bytes] = []
+        self._comments: list[bytes] = []
         self._name = b""
         self._size = 0
         self._after_cr = False
@@ -53,12 +54,15 @@ class EventCutter:
                     self._data.append(line[6 if line.startswith(b" ", 5) else 5 :])
                 elif line.startswith(b"event:"):
                     self._name = line[6:].strip()
+                elif line.startswith(b":"):
+                    self._comments.append(line[1:].strip())
             elif self._size:
                 if self._size > MAX_EVENT_BYTES:
                     self.lost = True
                 elif self._data or self._name == b"error":
-                    events.append((self._name, b"\n".join(self._data)))
+                    events.append((self._name, b"\n".join(self._data or self._comments)))
                 self._data.clear()
+                self._comments.clear()
                 self._name = b""
                 self._size = 0
         self._partial += rest
@@ -66,6 +70,7 @@ class EventCutter:
             # The event is not read, so nothing of it is kept; what is left of the line becomes a comment.
             self._size += len(self._partial)
             self._data.clear()
+            self._comments.clear()
             if self._partial:
                 self._partial[:] = b":"
         self.idle = not (self._size or self._partial or self._after_cr or self._first)

@@ -6,11 +6,12 @@ See `aiohttp_engine`. The exceptions raised here are those of httpx (or httpx2) 
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.client import RemoteDisconnected
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
 from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,6 +25,8 @@ from nat_dynamo_plugin.http.streams import as_stream, body_of, url_of
 _NO_DEFAULTS = ("accept-encoding", "user-agent")
 """Headers that urllib3 would add; the caller's client has set its own."""
 _PIECE_BYTES = 65_536
+_MAX_INTERIM = 100
+"""Interim answers (1xx) before one is given up; each has the read timeout of its own."""
 _sending = threading.local()
 """`seconds`: how long this thread's request may wait for the server to take its data; urllib3 has no such timeout."""
 
@@ -144,7 +147,11 @@ class Urllib3Transport:
         )
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; one that is in use is closed when its answer has been read."""
+        # urllib3 leaves that to the garbage collector, and its exceptions, which a caller may keep, hold the pool.
+        pools = self._pools.pools
+        for key in pools.keys():  # noqa: SIM118 - it is no dict, and can not be iterated
+            pools[key].shut()
         self._pools.clear()
 
     def _mapped(self, error: BaseException) -> Exception:
@@ -232,19 +239,54 @@ class _Sends:
         sock.settimeout(before)
 
 
+class _FinalResponse(HTTPResponse):
+    """Passes over interim answers; the standard library knows 100 alone, and takes 103 for the answer itself."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(_MAX_INTERIM):
+            read: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 101 < read[1] < 200:
+                return read
+            parse_headers(self.fp)  # type: ignore[attr-defined]
+        raise HTTPException(f"more than {_MAX_INTERIM} interim answers")
+
+
 class _Connection(_Sends, connection.HTTPConnection):
-    pass
+    response_class = _FinalResponse
 
 
 class _TlsConnection(_Sends, connection.HTTPSConnection):
-    pass
+    response_class = _FinalResponse
 
 
-class _Pool(connectionpool.HTTPConnectionPool):
+class _Shuts:
+    """A pool that keeps no connection once it is shut; who waits for one still gets one."""
+
+    pool: Any
+    is_shut = False
+
+    def shut(self) -> None:
+        """Close the idle connections now and the others when they come back."""
+        self.is_shut = True
+        kept = []
+        with suppress(queue.Empty):
+            while True:
+                kept.append(self.pool.get(block=False))
+        for one in kept:
+            self._put_conn(one)
+
+    def _put_conn(self, conn: Any) -> None:
+        if self.is_shut and conn is not None:
+            conn.close()  # it opens again for whoever gets it
+        to: Any = super()
+        to._put_conn(conn)
+
+
+class _Pool(_Shuts, connectionpool.HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _TlsPool(connectionpool.HTTPSConnectionPool):
+class _TlsPool(_Shuts, connectionpool.HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
     def _validate_conn(self, conn: Any) -> None:
