@@ -8,8 +8,6 @@ ALL = (*UNARY, *STREAMED)
 
 OPEN: dict[str, tuple[str, ...]] = {
     "a JSON answer for a stream": STREAMED,
-    "a choice without a message": UNARY,
-    "a message of a wrong type": UNARY,
     "an event stream": UNARY,
     "garbage for a chunk's size": (
         "LangChain async stream",

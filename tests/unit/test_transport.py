@@ -26,7 +26,7 @@ from nat_dynamo_plugin.transport import DynamoTransport
 URL = "http://127.0.0.1:1/v1/chat/completions"
 ANSWER = {
     "model": "m",
-    "choices": [{"finish_reason": "stop"}],
+    "choices": [{"message": {}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 4, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}},
     "nvext": {"worker_id": {"decode_worker_id": 7}, "timing": {"ttft_ms": 1.5, "total_time_ms": 3.0}},
 }

@@ -14,6 +14,8 @@ import msgspec
 from nat_dynamo_plugin.telemetry.record import CallRecord, Usage
 
 MAX_ERROR_CHARS = 500
+CHAT = "chat_completions"
+"""The API whose choices have messages."""
 
 ReadUsage = Callable[[dict[str, Any]], Usage | None]
 """Reads the `usage` of an answer in a provider's own words; `None`, as a whole or of a member: not said."""
@@ -67,12 +69,17 @@ class Delta(msgspec.Struct):
     function_call: Any = None
 
 
+class Message(msgspec.Struct):
+    """What a choice says; only that it is an object is looked at."""
+
+
 class Choice(msgspec.Struct):
     """One of the answers to a prompt, or a part of it."""
 
     index: int = 0
     finish_reason: str | None = None
     delta: Delta | None = None
+    message: Message | None = None
     text: Any = None
 
     def token(self) -> Any:
@@ -176,6 +183,8 @@ def take_plain(record: CallRecord, data: bytes) -> bool:
         return False
     choices = answer.choices
     if not choices or answer.error or answer.status or choices[0].finish_reason in (None, "error"):
+        return False
+    if record.api == CHAT and not all(choice.message for choice in choices):
         return False
     record.finish_reason = choices[0].finish_reason
     if answer.model is not None:

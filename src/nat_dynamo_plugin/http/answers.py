@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from nat_dynamo_plugin.http.answer_fields import Answer, ReadUsage, error_text, is_said, read_answer, take, take_plain
+from nat_dynamo_plugin.http.answer_fields import (
+    CHAT,
+    Answer,
+    ReadUsage,
+    error_text,
+    is_said,
+    read_answer,
+    take,
+    take_plain,
+)
 from nat_dynamo_plugin.http.encodings import decoder
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES, EventCutter
 from nat_dynamo_plugin.telemetry.record import CallRecord
@@ -132,6 +141,8 @@ class _UnaryReader(Reader):
             self._fail("cut_short", "the answer was cut short: it has no finish_reason")
         elif record.finish_reason == "error":
             self._fail("error_in_answer", 'the server ended the answer with finish_reason "error"')
+        elif record.api == CHAT and not all(choice.message for choice in answer.choices or ()):
+            self._fail("unreadable", f"a choice of the answer has no message: {error_text(body)[:200]}")
 
 
 class _StreamReader(Reader):

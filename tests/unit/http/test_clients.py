@@ -18,7 +18,7 @@ from nat_dynamo_plugin.http.clients import HttpClients
 from nat_dynamo_plugin.http.engines import Engines
 from nat_dynamo_plugin.service import make_service
 
-ANSWER = b'{"choices": [{"finish_reason": "stop"}]}'
+ANSWER = b'{"choices": [{"message": {}, "finish_reason": "stop"}]}'
 
 
 class Server(ThreadingHTTPServer):

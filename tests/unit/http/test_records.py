@@ -15,7 +15,7 @@ from nat_dynamo_plugin.service import make_service
 from nat_dynamo_plugin.telemetry.record import CallRecord
 from nat_dynamo_plugin.transport import DynamoTransport
 
-ANSWER = {"model": "m-2026", "choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 4}}
+ANSWER = {"model": "m-2026", "choices": [{"message": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 4}}
 
 
 class _Body(httpx.SyncByteStream):
