@@ -120,3 +120,8 @@ _MAKERS: dict[str, Callable[[Push], Push | None]] = {
     "zstd": _zstd,
     "br": _brotli,
 }
+
+
+def is_known(encoding: str) -> bool:
+    """Whether all of a `Content-Encoding` are names that we have heard of, decodable here or not."""
+    return all(name.strip() in _MAKERS for name in encoding.lower().split(","))

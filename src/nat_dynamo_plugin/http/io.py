@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from nat_dynamo_plugin.http.call import Call, Reply
+from nat_dynamo_plugin.http.decoding import decode
 from nat_dynamo_plugin.http.flow import Failure, too_late
 
 RequestOf = Callable[[Call], Any]
@@ -54,7 +55,7 @@ class SyncIO:
             native = self._transport.handle_request(self._request_of(call))
         except self._errors as error:
             raise _failed(call, error) from error
-        return _reply(native, call)
+        return _reply(native, call, self._errors)
 
     def read(self, reply: Reply, most: int) -> bytes:
         """Read the body, or the beginning of one that is longer than `most` bytes."""
@@ -102,7 +103,7 @@ class AsyncIO:
             native = await self._transport.handle_async_request(self._request_of(call))
         except self._errors as error:
             raise _failed(call, error) from error
-        return _reply(native, call)
+        return _reply(native, call, self._errors)
 
     async def read(self, reply: Reply, most: int) -> bytes:
         """Read the body, or the beginning of one that is longer than `most` bytes."""
@@ -139,9 +140,11 @@ def _failed(call: Call, error: Exception) -> Failure:
     return failure_of(error)
 
 
-def _reply(native: Any, call: Call) -> Reply:
+def _reply(native: Any, call: Call, broken: Callable[[str], Exception]) -> Reply:
     # A transport that answers from memory has the body already; as it came, for `content` would be decompressed.
     content = b"".join(native.stream) if native.is_closed else None
+    if content is None:
+        decode(native, broken)
     reply = Reply(native.status_code, content=content, native=native)
     if call.deadline is not None:
         reply.call = call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ END_WAIT_S = 0.05
 """Longest wait for the end of a streamed answer whose last event has been read, in seconds."""
 
 
+_utf8 = codecs.getincrementaldecoder("utf-8")
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 """What ends a server-sent event."""
 
@@ -59,6 +61,7 @@ class Passing:
         self._closed = False
         self._is_events = call.record.streamed and call.reader is not None
         self._held = b""
+        self._check = _utf8().decode
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -73,7 +76,11 @@ class Passing:
                     self._rest = in_time(self._stream, self._call) if self._timed else iter(self._stream)
                 for chunk in self._rest:
                     feed(chunk)
-                    if plain or (chunk[-2:] == b"\n\n" and not (self._held or reader.complete or record.error)):
+                    if plain or (
+                        chunk[-2:] == b"\n\n"
+                        and chunk.isascii()
+                        and not (self._held or reader.complete or record.error)
+                    ):
                         yield chunk  # as nearly all are
                     elif (passed := self._looked_at(chunk)) is None:
                         break
@@ -107,7 +114,11 @@ class Passing:
             else:
                 async for chunk in self._rest:
                     feed(chunk)
-                    if plain or (chunk[-2:] == b"\n\n" and not (self._held or reader.complete or record.error)):
+                    if plain or (
+                        chunk[-2:] == b"\n\n"
+                        and chunk.isascii()
+                        and not (self._held or reader.complete or record.error)
+                    ):
                         yield chunk  # as nearly all are
                     elif (passed := self._looked_at(chunk)) is None:
                         break
@@ -142,13 +153,19 @@ class Passing:
         if len(text) - end > MAX_EVENT_BYTES:
             end = len(text)
         self._held = text[end:]
+        try:
+            self._check(text[:end])
+        except UnicodeDecodeError as error:
+            # Clients read an event as UTF-8, and what they raise for other bytes is nobody's exception.
+            call.record.error, call.record.error_type = f"the stream is no UTF-8: {error.reason}", "unreadable"
+            return None
         return text[:end]
 
     def _end(self) -> Iterator[bytes]:
         if self._is_events and not self._call.is_whole():
             yield error_event(self._call)
         elif self._held:
-            yield self._held
+            yield self._held.decode("utf-8", "replace").encode()  # behind the last event
 
     def close(self) -> None:
         """Close the answer and end the call."""

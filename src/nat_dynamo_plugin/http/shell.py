@@ -149,7 +149,11 @@ class Shell:
         if reply.status >= 400 and call.record.attempts:  # what a layer answers by itself stands
             reply = told(call, reply)
         native = reply.native
-        if reply.content is not None:
+        # Of a stream that has ended, it has still to be said whether it was whole.
+        is_events = call.record.streamed and reply.rest is not None and native is not None
+        if is_events and reply.content is not None:
+            reply.head = [reply.content] if reply.content else []
+        elif reply.content is not None:
             call.exhausted()
             call.finish()
             if native is None or (native.is_closed and reply.has_own_headers):

@@ -149,7 +149,7 @@ class Urllib3Transport:
     def close(self) -> None:
         """Close all connections; one that is in use is closed when its answer has been read."""
         # urllib3 leaves that to the garbage collector, and its exceptions, which a caller may keep, hold the pool.
-        pools = self._pools.pools
+        pools: Any = self._pools.pools
         for key in pools.keys():  # noqa: SIM118 - it is no dict, and can not be iterated
             pools[key].shut()
         self._pools.clear()
@@ -247,7 +247,7 @@ class _FinalResponse(HTTPResponse):
             read: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not 101 < read[1] < 200:
                 return read
-            parse_headers(self.fp)  # type: ignore[attr-defined]
+            parse_headers(self.fp)
         raise HTTPException(f"more than {_MAX_INTERIM} interim answers")
 
 

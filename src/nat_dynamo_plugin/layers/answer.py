@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from nat_dynamo_plugin.http.answer_fields import ReadUsage
-from nat_dynamo_plugin.http.answers import error_text, reader_for
+import msgspec
+
+from nat_dynamo_plugin.http.answer_fields import CHAT, ReadUsage
+from nat_dynamo_plugin.http.answers import Reader, error_text, reader_for
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Close, Flow, ReadBody, Send
 
@@ -51,6 +53,9 @@ class AnswerLayer:
             reply = reshaped(reply, _masked(call, reply.content or b""))
         call.most_bytes = self._max_bytes
         call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage))
+        if record.streamed and is_stream_asked_for(call) is False:
+            yield Close(reply)
+            return self._other(call, "an event stream came where one answer was asked for")
         if record.streamed or 300 <= reply.status < 400:
             return reply
         if reply.content is None:
@@ -63,7 +68,39 @@ class AnswerLayer:
         call.feed(reply.content)
         if not call.is_whole() and reply.status < 300:
             return made(NO_ANSWER, f"{reply.status}, but no answer: {record.error}", record.error_type)
+        if reply.status < 300 and is_stream_asked_for(call):
+            return self._other(call, "one answer came where an event stream was asked for")
         return reply
+
+    @staticmethod
+    def _other(call: Call, message: str) -> Reply:
+        """What clients would take for an answer without a word, or for no answer at all."""
+        call.record.error, call.record.error_type = message, "unreadable"
+        call.read_by(Reader(call.record))
+        return made(NO_ANSWER, f"{call.record.status}, but no answer: {message}", "unreadable")
+
+
+class _Asked(msgspec.Struct):
+    messages: msgspec.Raw
+    stream: Any = None
+
+
+_asked = msgspec.json.Decoder(_Asked).decode
+
+
+def is_stream_asked_for(call: Call) -> bool | None:
+    """Whether a chat completion is to be streamed; `None` if that is not known."""
+    body = call.body.raw
+    if body is None or call.api != CHAT:
+        return None
+    if body.rfind(b'"stream":true') >= 0 and call.record.streamed:
+        return True  # as OpenAI's library has it; so long bodies need not be parsed
+    if body.rfind(b'"stream"') < 0 and not call.record.streamed:
+        return False
+    try:
+        return bool(_asked(body).stream)
+    except msgspec.DecodeError:
+        return None
 
 
 def made(status: int, message: str, kind: str | None) -> Reply:
