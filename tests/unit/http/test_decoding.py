@@ -52,6 +52,6 @@ def test_no_bytes_raise_what_is_not_the_librarys(data: bytes, encoding: str, at:
 
 
 @given(st.binary(max_size=60), st.integers(0, 300))
-def test_a_stream_that_is_no_utf_8(data: bytes, at: int) -> None:
+def test_a_stream_that_is_no_utf_8_though_its_events_are(data: bytes, at: int) -> None:
     with pytest.raises(openai.APIError):
-        streamed(cut(b"data: \xff" + data + b"\n\n" + WHOLE, [at]), "identity")
+        streamed(cut(b": \xff" + data + b"\n\n" + WHOLE, [at]), "identity")
