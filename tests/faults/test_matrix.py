@@ -31,11 +31,12 @@ GATE_WAIT_S = 1.0
 CELLS = cells_wanted()
 
 
-def config_for(server: FaultServer) -> DynamoModelConfig:
+def config_for(server: FaultServer, engine: str) -> DynamoModelConfig:
     """The LLM that is asked."""
     own = server.fault.config
     fields: dict[str, Any] = {"request_timeout": 5.0, "connect_timeout": 5.0, "max_retries": RETRIES, "api_key": KEY}
     fields |= {"base_url": server.base_url, "model_name": MODEL, "max_tokens": 48}
+    fields["connection"] = {"engine": engine}
     # A question without a call under way gives its place up; one whose call was lost keeps it.
     fields |= {"max_active_prefixes": 1, "prefix_max_wait": GATE_WAIT_S, "prefix_idle": 0.02}
     return DynamoModelConfig(**fields | own)
@@ -86,10 +87,10 @@ async def asked(column: Column, llm: Any) -> Seen:
     return seen
 
 
-async def called(server: FaultServer, column: Column, records: list[CallRecord]) -> Seen:
+async def called(server: FaultServer, column: Column, records: list[CallRecord], engine: str = "fast") -> Seen:
     """Make the client, ask a question that meets the fault and one that does not, close the client."""
     framework = column.framework
-    config = config_for(server)
+    config = config_for(server, engine)
     before = asyncio.all_tasks()
     async with framework.client(framework.driver(), config) as llm:
         # A question that is not over: its place goes to the next one because it has no call under way, or not at all.
@@ -153,11 +154,43 @@ def test_every_fault_ends_as_it_should(
     request: pytest.FixtureRequest,
 ) -> None:
     fault, column = cell
+    seen, problems = judged(fault, column, "fast", records, waits)
+    assert not problems, "; ".join(problems)
+    request.node.user_properties.append(("outcome", shown(seen, expected(fault, column))))
+
+
+# What costs little, for `make test`; `--engine httpx` runs all.
+ON_HTTPX = [
+    pytest.param(fault, column, id=f"{fault.name}-{column}")
+    for fault, column in CELLS
+    if column.framework.name == "OpenAI"
+    and fault.group != "Status"
+    and not fault.config
+    and str(column) not in OPEN.get(fault.name, ())
+]
+
+
+@pytest.mark.parametrize(("fault", "column"), ON_HTTPX)
+def test_on_httpx_it_ends_so_too(fault: Fault, column: Column, records: list[CallRecord], waits: list[float]) -> None:
+    _, problems = judged(fault, column, "httpx", records, waits)
+    assert not problems, "; ".join(problems)
+
+
+def expected(fault: Fault, column: Column) -> Expect:
+    """What a client must make of the fault."""
     expect = fault.streamed if column.streamed else fault.unary
     assert expect is not None
+    return expect
+
+
+def judged(
+    fault: Fault, column: Column, engine: str, records: list[CallRecord], waits: list[float]
+) -> tuple[Seen, list[str]]:
+    """What the caller saw of a fault, and what is wrong with that."""
+    expect = expected(fault, column)
     before = sockets()
     with FaultServer(fault) as server:
-        seen = asyncio.run(called(server, column, records))
+        seen = asyncio.run(called(server, column, records, engine))
     left = sockets() - before
     problems = [
         *outcome_problems(seen, expect, column),
@@ -167,8 +200,7 @@ def test_every_fault_ends_as_it_should(
         *([f"left behind: {seen.left}"] if seen.left else []),
         *([f"sockets left: {left}"] if left else []),
     ]
-    assert not problems, "; ".join(problems)
-    request.node.user_properties.append(("outcome", shown(seen, expect)))
+    return seen, problems
 
 
 def shown(seen: Seen, expect: Expect) -> str:

@@ -395,3 +395,41 @@ async def test_httpx_says_once_when_it_is_crowded(
     assert await ask(HTTPX_SLOW_CALLS + 1, "fast") == []
     [said] = await ask(HTTPX_SLOW_CALLS + 1, "httpx")
     assert said.startswith("Over 64 calls") and said.endswith("leave connection.engine at fast")
+
+
+def test_a_closed_client_leaves_no_connection_though_its_exception_is_kept(server: Server, library: ModuleType) -> None:
+    def serve(connection: socket.socket) -> None:
+        if server.connections == 1:
+            request_of(connection)
+            hangs(connection)
+        else:
+            server.answers(connection)
+
+    server.serve = serve
+    engine = Engines(library, Connection(), server.url).sync()
+    with library.Client(transport=shell(library, engine), timeout=library.Timeout(5.0, read=0.2)) as client:
+        with pytest.raises(library.ReadTimeout) as kept:
+            client.post(server.url, json={})
+        assert client.post(server.url, json={"a": 1}).json() == {"a": 1}
+    for _ in range(500):
+        if server.over == server.connections == 2:
+            break
+        threading.Event().wait(0.01)
+    assert server.over == 2 and kept.value is not None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_interim_answers_are_passed_over(server: Server, post: Post, engine: str) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    server.serve = says(hints + hints + OK + b"content-length: 2\r\n\r\n{}")
+    assert post(server.url, engine).json() == {}
+
+
+def test_interim_answers_without_end(server: Server, library: ModuleType) -> None:
+    server.serve = says(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+    engine = Engines(library, Connection(), server.url).sync()
+    with (
+        library.Client(transport=shell(library, engine)) as client,
+        pytest.raises(library.TransportError, match="interim"),
+    ):
+        client.post(server.url, json={})

@@ -68,3 +68,8 @@ def test_is_not_idle_within_an_event(begun: bytes) -> None:
     assert not cutter.idle
     cutter.feed(b"\n\ndata: b\n\n")
     assert cutter.idle
+
+
+def test_an_error_events_comment_is_its_data() -> None:
+    said = EventCutter().feed(b": before\n\nevent: error\n: the boiler\n: is cold\n\nevent: error\ndata: x\n: y\n\n")
+    assert said == [(b"error", b"the boiler\nis cold"), (b"error", b"x")]
