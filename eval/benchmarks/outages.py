@@ -360,7 +360,7 @@ class Run:
 
     async def _open(self, url: str, answers: dict[str, str]) -> None:
         records: list[CallRecord] = []
-        config = DynamoModelConfig(model_name=MODEL, base_url=f"{url}/v1", on_outage="fail", open_for=60.0)
+        config = DynamoModelConfig(model_name=MODEL, base_url=f"{url}/v1", on_outage="fail", breaker={"open_for": 60.0})
         service = make_service(config, api_key="unused", emit_record=records.append)
         times = []
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
