@@ -38,7 +38,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-contention bench-overhead demo test test-openai3 check lint types imports repository lock clean
+.PHONY: help bench-concurrency bench-contention bench-outages bench-overhead demo test test-openai3 check lint types imports repository lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -73,6 +73,12 @@ repository: $(VENV)/.dev
 
 bench-overhead: $(VENV)/.dev $(VENV)/.packages ## Time what the transport adds to a request (BENCH_ARGS=--quick for a look)
 	$(BIN)/python eval/benchmarks/overhead.py $(BENCH_ARGS)
+
+bench-concurrency: $(VENV)/.dev $(VENV)/.packages ## Compare clients with many calls at once (BENCH_ARGS=--quick for a look)
+	$(BIN)/python eval/benchmarks/concurrency.py $(BENCH_ARGS)
+
+bench-outages: $(VENV)/.dev $(VENV)/.packages ## Kill, overload and stop a Dynamo and count what is lost, 15 minutes
+	$(BIN)/python eval/benchmarks/outages.py $(BENCH_ARGS)
 
 bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 40 minutes (BENCH_ARGS=--quick: 2 minutes)
 	$(BIN)/python eval/benchmarks/contention.py $(BENCH_ARGS)
