@@ -27,6 +27,7 @@ def _no_garbage_of_others() -> None:
     """Collects what tests of frameworks left open, so that a warning here is about an engine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.set_event_loop(None)  # or the last one lives on until somebody sets another
         gc.collect()
 
 
