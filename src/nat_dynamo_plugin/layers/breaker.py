@@ -46,8 +46,9 @@ class Circuit:
     def admit(self) -> Ticket | float:
         """See `Breaker.admit`."""
         breaker = self._breaker
+        ticket = breaker.ticket  # before the look, or it might be of the era that has just begun
         if not breaker.is_open:
-            return breaker.ticket
+            return ticket
         with self._lock:
             return breaker.admit(self._clock())
 
@@ -59,8 +60,8 @@ class Circuit:
     def settle(self, ticket: Ticket, outcome: Outcome, why: str = "") -> None:
         """See `Breaker.settle`."""
         breaker = self._breaker
-        if outcome is Outcome.SUCCESS and not ticket.is_probe:
-            breaker.answered(ticket, self._clock())
+        good = outcome is Outcome.SUCCESS and not ticket.is_probe
+        if good and ticket is breaker.ticket and breaker.answered(self._clock()):
             return
         with self._lock:
             now = self._clock()

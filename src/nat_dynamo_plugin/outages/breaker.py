@@ -109,14 +109,14 @@ class Breaker:
         elif outcome is not Outcome.NEITHER:
             self._count(outcome is Outcome.FAILURE, now)
 
-    def answered(self, ticket: Ticket, now: float) -> None:
-        """What `settle` does for a success that is no probe's. Needs no lock: threads may lose a count, no more."""
-        if ticket.era == self._ticket.era:
-            bucket = self._buckets.get(int(now / self._width))
-            if bucket is None:
-                self._count(False, now)
-            else:
-                bucket[0] += 1
+    def answered(self, now: float) -> bool:
+        """Count a success that is no probe's; whether it could be done without a lock: threads may lose a count, no
+        more. What begins a slice of time is for `settle`."""
+        bucket = self._buckets.get(int(now / self._width))
+        if bucket is None:
+            return False
+        bucket[0] += 1
+        return True
 
     def failures(self, now: float) -> tuple[int, int]:
         """Failed calls and all calls within the window."""
