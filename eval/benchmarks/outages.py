@@ -47,37 +47,17 @@ from nat_dynamo_plugin.telemetry.record import CallRecord  # noqa: E402
 CALLS = 5
 AT_ONCE = 64
 AGENT_RETRIES = 5
-_WORDS = [
-    "the",
-    "river",
-    "of",
-    "words",
-    "runs",
-    "on",
-    "past",
-    "mills",
-    "and",
-    "towns",
-    "where",
-    "nobody",
-    "counts",
-    "what",
-    "it",
-    "carries",
-    "away",
-    "to",
-    "sea",
-]
+_TEXT = "the river of words runs on past mills and towns where nobody counts what it carries away to sea"
 
 logger = logging.getLogger("outages")
 
 
 def script(questions: int, words: int, seed: int = 7) -> dict[str, str]:
     """Answers by key, each its own text of so many words."""
-    source = random.Random(seed)
+    source, vocabulary = random.Random(seed), _TEXT.split()
     return {
         f"q{question}/c{call}": f"Answer {call} to question {question}: "
-        + " ".join(source.choice(_WORDS) for _ in range(words))
+        + " ".join(source.choice(vocabulary) for _ in range(words))
         + "."
         for question in range(questions)
         for call in range(CALLS)
