@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from nat.data_models.evaluator import EvalInput, EvaluatorBaseConfig
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from nat_dynamo_plugin.evaluators.failures import count, item_failure, told
 from nat_dynamo_plugin.nearest import refuse_unknown_fields
 
 if TYPE_CHECKING:
     from nat_dynamo_plugin.evaluators.evaluate import MetricOutput
+
+EVALUATION = "nat.plugins.eval.runtime.evaluate"
+"""NAT's module that runs an evaluation. `nat eval` has loaded it before it loads its plugins; other commands do not."""
 
 Resume = Literal["auto"] | bool
 
@@ -59,6 +61,7 @@ def evaluate_answered(eval_input: EvalInput) -> MetricOutput:
     from nat.plugins.eval.data_models.evaluator_io import EvalOutputItem
 
     from nat_dynamo_plugin.evaluators.evaluate import MetricOutput, MetricSummary, NoAverage
+    from nat_dynamo_plugin.evaluators.failures import count, item_failure, told
 
     failures = {item.id: item_failure(item) for item in eval_input.eval_input_items}
     items = [

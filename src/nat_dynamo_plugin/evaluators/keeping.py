@@ -20,7 +20,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.evaluators.answered import AnsweredConfig
+from nat_dynamo_plugin.evaluators.answered import EVALUATION, AnsweredConfig
 from nat_dynamo_plugin.evaluators.failures import count, item_failure, told
 from nat_dynamo_plugin.evaluators.keeper import Keeper
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
@@ -29,7 +29,6 @@ from nat_dynamo_plugin.nat.journal import JOURNAL, Entries, Journal, JournalBusy
 
 logger = logging.getLogger(__name__)
 
-_MODULE = "nat.plugins.eval.runtime.evaluate"
 _WRAPPED = {
     "run_and_evaluate": ("self",),
     "cleanup_output_directory": ("self",),
@@ -41,7 +40,7 @@ _keepers: WeakKeyDictionary[Any, Keeper] = WeakKeyDictionary()
 
 def install() -> None:
     """Wrap NAT's `EvaluationRun` if it is loaded, once. Another NAT than 1.9 is left as it is, with a warning."""
-    module = sys.modules.get(_MODULE)
+    module = sys.modules.get(EVALUATION)
     run = getattr(module, "EvaluationRun", None)
     if run is None or getattr(run, "_loses_nothing", False):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -10,8 +11,7 @@ from nat.builder.evaluator import EvaluatorInfo
 from nat.cli.register_workflow import register_evaluator
 from nat.data_models.evaluator import EvalInput
 
-from nat_dynamo_plugin.evaluators import keeping
-from nat_dynamo_plugin.evaluators.answered import AnsweredConfig, evaluate_answered
+from nat_dynamo_plugin.evaluators.answered import EVALUATION, AnsweredConfig, evaluate_answered
 from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
@@ -45,7 +45,7 @@ async def build(config: DynamoMetricConfig, _builder: EvalBuilder) -> AsyncItera
 
 async def build_answered(config: AnsweredConfig, _builder: EvalBuilder) -> AsyncIterator[EvaluatorInfo]:
     """The evaluator of which questions were answered; with it the journal is kept, whoever runs the evaluation."""
-    keeping.install()
+    keep_journals()
 
     async def evaluate_fn(eval_input: EvalInput) -> Any:
         return evaluate_answered(eval_input)
@@ -53,9 +53,16 @@ async def build_answered(config: AnsweredConfig, _builder: EvalBuilder) -> Async
     yield EvaluatorInfo(config=config, evaluate_fn=cast(Any, evaluate_fn), description="questions that were answered")
 
 
+def keep_journals() -> None:
+    """See `keeping.install`. What it takes is imported where NAT's evaluation is loaded only, for it takes a while."""
+    if EVALUATION in sys.modules:
+        from nat_dynamo_plugin.evaluators.keeping import install
+
+        install()
+
+
 register_evaluator(config_type=AnsweredConfig)(build_answered)
-# `nat eval` has loaded NAT's evaluation before it loads its plugins.
-keeping.install()
+keep_journals()
 
 for config_type in METRICS:
     register_evaluator(config_type=config_type)(build)
