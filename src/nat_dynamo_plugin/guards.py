@@ -78,9 +78,9 @@ def breaker(config: DynamoModelConfig, origin: str) -> BreakerLayer | None:
     """What keeps calls from a server that is down, unless that is to be ignored."""
     block = config.breaker
     circuit = _circuit(config, origin)
-    if circuit is None or block.on_outage == "ignore":
+    if circuit is None:
         return None
-    return BreakerLayer(circuit, block.on_outage, block.max_wait)
+    return BreakerLayer(circuit, block.max_wait if block.on_outage == "wait" else 0.0)
 
 
 def _circuit(config: DynamoModelConfig, origin: str) -> Circuit | None:

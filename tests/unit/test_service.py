@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
+from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.http.flow import Layer
 from nat_dynamo_plugin.service import make_service, running_service, service_of
@@ -79,6 +81,15 @@ def test_what_is_not_configured_is_not_there(monkeypatch: pytest.MonkeyPatch) ->
         *("RecordLayer", "PayloadHeadersLayer", "QuestionLayer", "DeadlineLayer", "LearningLayer", "AdmissionLayer"),
         *("RefusalLayer", "RetryLayer", "ConcurrencyLayer", "BreakerLayer", "RedirectLayer", "AnswerLayer"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wait_s"), [({"outage_max_wait": 7}, 7.0), ({"outage_max_wait": 7, "on_outage": "fail"}, 0.0)]
+)
+def test_a_call_waits_for_a_server_that_is_down_as_the_config_says(fields: dict[str, Any], wait_s: float) -> None:
+    layer = guards.breaker(config(**fields), "http://127.0.0.1:1")
+    assert layer is not None and layer.max_wait_s == wait_s
+    assert guards.breaker(config(on_outage="ignore"), "http://127.0.0.1:1") is None
 
 
 def test_no_server_is_an_error() -> None:

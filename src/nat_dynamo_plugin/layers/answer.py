@@ -95,9 +95,9 @@ def is_stream_asked_for(call: Call) -> bool | None:
     body = call.body.raw
     if body is None or call.api != CHAT:
         return None
-    if body.rfind(b'"stream":true') >= 0 and call.record.streamed:
+    if call.record.streamed and body.rfind(b'"stream":true') >= 0:
         return True  # as OpenAI's library has it; so long bodies need not be parsed
-    if body.rfind(b'"stream"') < 0 and not call.record.streamed:
+    if not call.record.streamed and body.rfind(b'"stream"') < 0:
         return False
     try:
         return bool(_asked(body).stream)
@@ -108,6 +108,12 @@ def is_stream_asked_for(call: Call) -> bool | None:
 def made(status: int, message: str, kind: str | None) -> Reply:
     """An error in OpenAI's shape."""
     return Reply.made(status, json.dumps({"error": {"message": message, "type": kind, "code": status}}).encode())
+
+
+def refused(call: Call, status: int, message: str, kind: str) -> Reply:
+    """The error of a call that a layer ends by itself; the call's record says so too."""
+    call.record.error, call.record.error_type = message, kind
+    return made(status, message, kind)
 
 
 def reshaped(reply: Reply, content: bytes) -> Reply:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Literal
 
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Failure, Flow, Send, Sleep
+from nat_dynamo_plugin.layers.answer import refused
 from nat_dynamo_plugin.locks import Lock
 from nat_dynamo_plugin.outages.breaker import Breaker, BreakerSettings, Outcome, Ticket
 from nat_dynamo_plugin.telemetry.kinds import Kind, classify
@@ -69,18 +69,17 @@ class Circuit:
             breaker.settle(ticket, outcome, now)
             if outcome is Outcome.FAILURE:
                 self.last_error = why
-            news = breaker.opened > opened, was_open and not breaker.is_open
-            failed, calls = breaker.failures(now)
-        if news[0]:
+            of = breaker.failures(now) if breaker.opened > opened else None
+            is_back = was_open and not breaker.is_open
+        if of is not None:
             logger.warning(
                 "%s has failed %d of %d calls in %g s (%s); it is left alone until a probe comes through",
                 self.server,
-                failed,
-                calls,
+                *of,
                 self._window_s,
                 why,
             )
-        elif news[1]:
+        elif is_back:
             logger.warning("%s answers again", self.server)
 
     def words(self, wait_s: float) -> str:
@@ -94,13 +93,12 @@ class BreakerLayer:
 
     Args:
         circuit: the server's, shared.
-        on_outage: `wait` until it is back, or `fail`.
-        max_wait_s: longest such wait of a call, in seconds.
+        max_wait_s: longest wait of a call until it is back, in seconds; 0 to fail at once.
     """
 
-    def __init__(self, circuit: Circuit, on_outage: Literal["wait", "fail"], max_wait_s: float) -> None:
+    def __init__(self, circuit: Circuit, max_wait_s: float) -> None:
         self.circuit = circuit
-        self._max_wait_s = max_wait_s if on_outage == "wait" else 0.0
+        self.max_wait_s = max_wait_s
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Send, if the server may be asked."""
@@ -108,7 +106,7 @@ class BreakerLayer:
         ticket = circuit.admit()
         record = call.record
         while not isinstance(ticket, Ticket):
-            left = self._max_wait_s - record.outage_wait_ms / 1000.0  # of the call, however often it is made
+            left = self.max_wait_s - record.outage_wait_ms / 1000.0  # of the call, however often it is made
             if left <= 0.001:
                 return _not_made(call, circuit.words(ticket))
             wait = min(max(ticket, LOOK_S), left)
@@ -154,10 +152,6 @@ def _outcome(reply: Reply, call: Call) -> tuple[Outcome, str]:
 
 
 def _not_made(call: Call, words: str) -> Reply:
-    from nat_dynamo_plugin.layers.answer import made
-
-    record = call.record
-    record.error, record.error_type = words, Kind.CIRCUIT_OPEN.value
-    reply = made(UNAVAILABLE, words, record.error_type)
+    reply = refused(call, UNAVAILABLE, words, Kind.CIRCUIT_OPEN.value)
     reply.headers.set("x-should-retry", "false")
     return reply

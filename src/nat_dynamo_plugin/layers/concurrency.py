@@ -11,7 +11,7 @@ from functools import partial
 from nat_dynamo_plugin.admission.slots import Slot, Slots
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Enter, Flow, Send
-from nat_dynamo_plugin.layers.answer import made
+from nat_dynamo_plugin.layers.answer import refused
 from nat_dynamo_plugin.telemetry.kinds import Kind, classify
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
@@ -39,8 +39,7 @@ class ConcurrencyLayer:
             except TimeoutError as error:
                 if call.left_s <= 0:
                     raise
-                record.error, record.error_type = str(error), Kind.OVERLOAD.value
-                return made(OVERLOADED, record.error, record.error_type)
+                return refused(call, OVERLOADED, str(error), Kind.OVERLOAD.value)
             finally:
                 record.slot_wait_ms += slot.waited_s * 1000.0
         try:

@@ -6,7 +6,8 @@ from urllib.parse import urljoin, urlsplit
 
 from nat_dynamo_plugin.http.call import Call, Reply, origin_of
 from nat_dynamo_plugin.http.flow import Close, Flow, Send
-from nat_dynamo_plugin.layers.answer import NO_ANSWER, made
+from nat_dynamo_plugin.layers.answer import NO_ANSWER, refused
+from nat_dynamo_plugin.telemetry.kinds import Kind
 
 MAX_REDIRECTS = 5
 SECRETS = ("authorization", "cookie", "proxy-authorization", "x-api-key", "api-key")
@@ -38,9 +39,5 @@ class RedirectLayer:
 
 
 def _refused(call: Call, reply: Reply, location: str | None) -> Reply:
-    record = call.record
-    record.error = (
-        f"{call.origin} answers {reply.status} and redirects to {location or 'nowhere'}, which is not followed"
-    )
-    record.error_type = "redirect"
-    return made(NO_ANSWER, record.error, record.error_type)
+    text = f"{call.origin} answers {reply.status} and redirects to {location or 'nowhere'}, which is not followed"
+    return refused(call, NO_ANSWER, text, Kind.REDIRECT.value)

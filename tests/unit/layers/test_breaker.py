@@ -26,8 +26,8 @@ class Clock:
         return self.now
 
 
-def layer(clock: Clock, on_outage: Any = "fail", max_wait_s: float = 60.0) -> BreakerLayer:
-    return BreakerLayer(Circuit(BreakerSettings(min_calls=3), "http://server", clock), on_outage, max_wait_s)
+def layer(clock: Clock, max_wait_s: float = 0.0) -> BreakerLayer:
+    return BreakerLayer(Circuit(BreakerSettings(min_calls=3), "http://server", clock), max_wait_s)
 
 
 def take_down(drive: Any, scripted: Any, one: BreakerLayer) -> None:
@@ -49,7 +49,7 @@ def test_open_it_fails_at_once_and_says_why_and_when_it_tries_next(drive: Any, s
 
 def test_it_waits_until_the_server_is_back(drive: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    one, server, call = layer(clock, "wait"), scripted(WELL), drive.call()
+    one, server, call = layer(clock, 60.0), scripted(WELL), drive.call()
     take_down(drive, scripted, one)
     _passes(drive, clock, monkeypatch)
     assert drive(one, server, call).status == 200
@@ -59,7 +59,7 @@ def test_it_waits_until_the_server_is_back(drive: Any, scripted: Any, monkeypatc
 
 def test_its_wait_has_an_end(drive: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    one = layer(clock, "wait", 5.0)
+    one = layer(clock, 5.0)
     take_down(drive, scripted, one)
     one.circuit.admit()
     clock.now = 2.0
@@ -128,7 +128,7 @@ def test_the_wait_is_of_the_call_however_often_it_is_made(
     drive: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    one, call = layer(clock, "wait", max_wait_s=6.0), drive.call()
+    one, call = layer(clock, max_wait_s=6.0), drive.call()
     take_down(drive, scripted, one)
     _passes(drive, clock, monkeypatch)
     server = scripted(DOWN, DOWN, DOWN)
