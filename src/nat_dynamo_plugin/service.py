@@ -27,6 +27,7 @@ from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.clients import HttpClients, client_pair
 from nat_dynamo_plugin.http.engines import Connection
 from nat_dynamo_plugin.http.flow import Layer, Send, chained
+from nat_dynamo_plugin.http.shell import KeyOf
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
 from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
@@ -80,6 +81,11 @@ class Service:
         # A server of one's own may want no key, but the OpenAI library does.
         return PLACEHOLDER if self.keys is not None or self.base_url else None
 
+    @property
+    def key_of(self) -> KeyOf | None:
+        """What puts a key into requests that are no calls, if there is a key; see `Shell`."""
+        return None if self.keys is None else self.keys.header_for
+
     def close(self) -> None:
         """Keep what was learned."""
         if self.learning is not None:
@@ -88,8 +94,7 @@ class Service:
     @asynccontextmanager
     async def http_clients(self) -> AsyncIterator[HttpClients]:
         """A pair of HTTP clients on this service's layers, closed at the end of the block."""
-        key = None if self.keys is None else self.keys.header_for
-        async with client_pair(self.send, self.connection, self.base_url, self.headers, key) as made:
+        async with client_pair(self.send, self.connection, self.base_url, self.headers, self.key_of) as made:
             yield HttpClients(*made, self.base_url, self.model_name, self.api_key)
 
 

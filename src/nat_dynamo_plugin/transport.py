@@ -34,5 +34,4 @@ class DynamoTransport(HttpxShell):
         if not isinstance(service, Service):
             service = make_service(service or DynamoModelConfig(model_name=ANY_MODEL))
         self.service = service
-        key = None if service.keys is None else service.keys.header_for
-        super().__init__(transport, service.send, http2=service.connection.http2, key=key)
+        super().__init__(transport, service.send, http2=service.connection.http2, key=service.key_of)

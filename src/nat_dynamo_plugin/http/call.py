@@ -290,7 +290,7 @@ class Reply:
         native: the HTTP library's own response; `None` for one that a layer made. For the shell alone.
         head: the first pieces of a body that was read in part.
         rest: where the other pieces come from then.
-        call: whose it is, if that has a deadline, which reading must keep.
+        call: whose it is, for its deadline, which reading must keep; `None` for one that a layer made.
     """
 
     __slots__ = ("_headers", "call", "content", "head", "native", "rest", "status")

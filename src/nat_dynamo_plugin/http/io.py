@@ -62,7 +62,7 @@ class SyncIO:
         stream, head = reply.native.stream, reply.head
         size = 0
         if reply.rest is None:
-            reply.rest = iter(stream) if reply.call is None else in_time(stream, reply.call)
+            reply.rest = pieces(stream, reply.call)
         else:
             size = sum(map(len, head))
         try:
@@ -110,7 +110,7 @@ class AsyncIO:
         stream, head = reply.native.stream, reply.head
         size = 0
         if reply.rest is None:
-            reply.rest = aiter(stream) if reply.call is None else in_time_async(stream, reply.call)
+            reply.rest = pieces_async(stream, reply.call)
         else:
             size = sum(map(len, head))
         try:
@@ -146,20 +146,29 @@ def _reply(native: Any, call: Call, broken: Callable[[str], Exception]) -> Reply
     if content is None:
         decode(native, broken)
     reply = Reply(native.status_code, content=content, native=native)
-    if call.deadline is not None:
-        reply.call = call
+    reply.call = call
     return reply
 
 
-def in_time(stream: Any, call: Call) -> Iterator[bytes]:
-    """A stream's pieces until the call's deadline, blocking.
+def pieces(stream: Any, call: Call | None) -> Iterator[bytes]:
+    """A stream's pieces, blocking; until the call's deadline if it has one."""
+    return iter(stream) if call is None or call.deadline is None else _in_time(stream, call)
+
+
+def pieces_async(stream: Any, call: Call | None) -> AsyncIterator[bytes]:
+    """A stream's pieces, awaiting; until the call's deadline if it has one."""
+    return aiter(stream) if call is None or call.deadline is None else _in_time_async(stream, call)
+
+
+def _in_time(stream: Any, call: Call) -> Iterator[bytes]:
+    """Pieces until the deadline.
 
     Raises:
         Failure: the deadline is over. An engine that lets its wait for the next piece be cut (`hurry`) ends in time,
             another one at its read timeout.
     """
     hurry = getattr(stream, "hurry", None)
-    pieces = iter(stream)
+    rest = iter(stream)
     while True:
         left = call.left_s
         if left <= 0:
@@ -167,7 +176,7 @@ def in_time(stream: Any, call: Call) -> Iterator[bytes]:
         if hurry is not None:
             hurry(left)
         try:
-            piece = next(pieces, None)
+            piece = next(rest, None)
         except Exception as error:
             if call.left_s <= 0:
                 raise too_late(call) from error
@@ -177,20 +186,20 @@ def in_time(stream: Any, call: Call) -> Iterator[bytes]:
         yield piece
 
 
-async def in_time_async(stream: Any, call: Call) -> AsyncIterator[bytes]:
-    """A stream's pieces until the call's deadline, awaiting.
+async def _in_time_async(stream: Any, call: Call) -> AsyncIterator[bytes]:
+    """Pieces until the deadline.
 
     Raises:
         Failure: the deadline is over.
     """
-    pieces = aiter(stream)
+    rest = aiter(stream)
     while True:
         left = call.left_s
         if left <= 0:  # nothing is cancelled that does not wait
             raise too_late(call)
         with anyio.move_on_after(left) as scope:
             try:
-                piece = await anext(pieces)
+                piece = await anext(rest)
             except StopAsyncIteration:
                 return
         if scope.cancelled_caught:

@@ -12,7 +12,7 @@ from typing import cast
 import anyio
 
 from nat_dynamo_plugin.http.call import Call, Reader, Reply
-from nat_dynamo_plugin.http.io import in_time, in_time_async
+from nat_dynamo_plugin.http.io import pieces, pieces_async
 from nat_dynamo_plugin.http.lost import let_go
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES
 from nat_dynamo_plugin.http.words import about
@@ -56,7 +56,6 @@ class Passing:
         self._rest = reply.rest
         self._known = known
         self._errors = errors
-        self._timed = call.deadline is not None
         self._loop = loop
         self._closed = False
         self._is_events = call.record.streamed and call.reader is not None
@@ -73,7 +72,7 @@ class Passing:
                 yield passed
             else:
                 if self._rest is None:
-                    self._rest = in_time(self._stream, self._call) if self._timed else iter(self._stream)
+                    self._rest = pieces(self._stream, self._call)
                 for chunk in self._rest:
                     feed(chunk)
                     if plain or (
@@ -106,7 +105,7 @@ class Passing:
             feed, record, reader = self._call.feed, self._call.record, cast(Reader, self._call.reader)
             plain = not self._is_events  # else there is a reader
             if self._rest is None:
-                self._rest = in_time_async(self._stream, self._call) if self._timed else aiter(self._stream)
+                self._rest = pieces_async(self._stream, self._call)
             for chunk in self._head:  # which the call has seen
                 if (passed := self._looked_at(chunk)) is None:
                     break

@@ -32,9 +32,8 @@ def about(call: Call) -> str:
 
 def told(call: Call, reply: Reply) -> Reply:
     """An error reply whose message also says what `about` says; as it is if it has no message that we can find."""
-    encoded = "content-encoding" in (name.lower() for name, _ in reply.headers)
     content = reply.content
-    if content is None or encoded:
+    if content is None or "content-encoding" in reply.headers:
         return reply
     try:
         body: Any = json.loads(content) if content.strip() else {}
