@@ -39,6 +39,8 @@ def config_for(server: FaultServer, engine: str) -> DynamoModelConfig:
     fields["connection"] = {"engine": engine}
     # A question without a call under way gives its place up; one whose call was lost keeps it.
     fields |= {"max_active_prefixes": 1, "prefix_max_wait": GATE_WAIT_S, "prefix_idle": 0.02}
+    # A port may have been another cell's a moment ago, whose failures would count as this server's.
+    fields |= {"breaker": {"min_calls": 1000}}
     return DynamoModelConfig(**fields | own)
 
 
