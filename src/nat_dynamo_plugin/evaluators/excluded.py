@@ -23,10 +23,10 @@ def excluding(evaluate: Evaluate, failed: Mapping[str, Failure]) -> Evaluate:
     """
 
     async def evaluate_answered(given: Any) -> Any:
-        items = given.eval_input_items if hasattr(given, "eval_input_items") else list(given)
+        whole = hasattr(given, "eval_input_items")
+        items = given.eval_input_items if whole else list(given)
         answered = [item for item in items if _id(item) not in failed]
         if answered:
-            whole = hasattr(given, "eval_input_items")
             output = await evaluate(given.model_copy(update={"eval_input_items": answered}) if whole else answered)
         else:
             output = EvalOutput(average_score=NoAverage(), eval_output_items=[])
@@ -41,13 +41,17 @@ def excluding(evaluate: Evaluate, failed: Mapping[str, Failure]) -> Evaluate:
 
 
 def _id(item: Any) -> str:
-    return str(item.item_id if hasattr(item, "item_id") else item.id)
+    return str(_key(item))
+
+
+def _key(item: Any) -> Any:
+    return item.item_id if hasattr(item, "item_id") else item.id
 
 
 def _left_out(item: Any, failed: Mapping[str, Failure]) -> EvalOutputItem:
     kind, error = failed[_id(item)]
     return EvalOutputItem(
-        id=getattr(item, "item_id", None) if hasattr(item, "item_id") else item.id,
+        id=_key(item),
         score=None,
         reasoning={"failure": kind, "no_score_because": f"the question failed: {error}"},
         error=f"the question failed ({kind}): {error}",

@@ -154,10 +154,10 @@ def _keeping(original: Any) -> Any:
     @wraps(original)
     async def run_workflow_local(run: Any, session_manager: Any, http_connection: Any = None) -> None:
         settings = settings_of(run)
-        keeper = None if settings is None else _opened(run, settings)
         if settings is None:
             await original(run, session_manager, http_connection)
             return
+        keeper = _opened(run, settings)
         everything = run.eval_input
         todo = everything.eval_input_items
         if keeper is not None:

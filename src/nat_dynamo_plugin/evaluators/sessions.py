@@ -25,34 +25,31 @@ class TakesCalls(Protocol):
         """
 
 
-class NeverRaises:
-    """NAT's `SessionManager`, whose workflows end with a `FailedAnswer` where they would raise."""
+class _Around:
+    """Something of NAT's, of which a subclass does some things in another way."""
 
-    def __init__(self, manager: Any, calls: TakesCalls | None) -> None:
-        self._manager = manager
+    def __init__(self, inner: Any, calls: TakesCalls | None) -> None:
+        self._inner = inner
         self._calls = calls
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._manager, name)
+        return getattr(self._inner, name)
+
+
+class NeverRaises(_Around):
+    """NAT's `SessionManager`, whose workflows end with a `FailedAnswer` where they would raise."""
 
     @asynccontextmanager
     async def session(self, **kwargs: Any) -> AsyncIterator[_Session]:
         """NAT's session."""
-        async with self._manager.session(**kwargs) as session:
+        async with self._inner.session(**kwargs) as session:
             yield _Session(session, self._calls)
 
 
-class _Session:
-    def __init__(self, session: Any, calls: TakesCalls | None) -> None:
-        self._session = session
-        self._calls = calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
+class _Session(_Around):
     @asynccontextmanager
     async def run(self, message: Any, **kwargs: Any) -> AsyncIterator[_Runner]:
-        async with self._session.run(message, **kwargs) as runner:
+        async with self._inner.run(message, **kwargs) as runner:
             yield _Runner(runner, message, self._calls)
 
 
@@ -67,26 +64,22 @@ class _Failed(BaseModel):
         return self.answer
 
 
-class _Runner:
+class _Runner(_Around):
     def __init__(self, runner: Any, message: Any, calls: TakesCalls | None) -> None:
-        self._runner = runner
+        super().__init__(runner, calls)
         self._message = message
-        self._calls = calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)
 
     async def result(self, *args: Any, **kwargs: Any) -> Any:
         if self._calls is not None:
-            self._runner.context.intermediate_step_manager.subscribe(on_next=self._on_step)
+            self._inner.context.intermediate_step_manager.subscribe(on_next=self._on_step)
         try:
-            return await self._runner.result(*args, **kwargs)
+            return await self._inner.result(*args, **kwargs)
         except Exception as error:
             logger.exception("A question failed; the others go on")
             return _Failed(answer=FailedAnswer.of(error))
 
     def convert(self, value: Any, to_type: Any) -> Any:
-        return value if isinstance(value, _Failed) else self._runner.convert(value, to_type)
+        return value if isinstance(value, _Failed) else self._inner.convert(value, to_type)
 
     def _on_step(self, step: Any) -> None:
         payload = step.payload
