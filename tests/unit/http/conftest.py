@@ -27,8 +27,21 @@ def _no_garbage_of_others() -> None:
     """Collects what tests of frameworks left open, so that a warning here is about an engine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        asyncio.set_event_loop(None)  # or the last one lives on until somebody sets another
+        _close_set_loop()
         gc.collect()
+
+
+def _close_set_loop() -> None:
+    """Close the event loop that is set, which `asyncio.run` drops as it is: pytest's plugin sets one again after
+    each async test, and it would be garbage in the middle of whatever comes next."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there may be none, which is deprecated
+        try:
+            loop = asyncio.get_event_loop_policy().get_event_loop()
+        except RuntimeError:
+            return
+        loop.close()
+        asyncio.set_event_loop(None)
 
 
 @pytest.fixture
@@ -78,6 +91,7 @@ def post(request: pytest.FixtureRequest, library: ModuleType) -> Post:
             async with library.AsyncClient(transport=shell(library, engines.asynchronous()), timeout=timeout) as client:
                 return await client.request(method, url, **kwargs)
 
+        _close_set_loop()
         answer = asyncio.run(post())
         gc.collect()
         return answer
