@@ -7,7 +7,8 @@ order each time.
 
     python eval/benchmarks/concurrency.py [--quick] [--rounds 7] [--output FILE]
 
-The arm `openai on aiohttp` needs the package httpx-aiohttp; without it the table says so.
+An arm that is not through with its cell after 8 s is measured by what it did until then. `sync` is as many threads with
+one blocking client. The arm `openai on aiohttp` needs the package httpx-aiohttp; without it the table says so.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +40,8 @@ logging.disable(logging.WARNING)
 MODEL = "model"
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Is the valve shut? " * 50}], "max_tokens": 64}
 TOKENS = 50
+LONGEST_S = 8.0
+"""Seconds after which an arm's cell is measured by what was done until then."""
 _CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
 _EVENTS = [
     json.dumps(_CHUNK | {"choices": [{"index": 0, "delta": {"content": f"word{i}"}, "finish_reason": None}]})
@@ -141,6 +145,15 @@ async def aiohttp_arm(url: str, stack: AsyncExitStack) -> Ask:
     return await openai_arm(url, stack, http_client=openai.DefaultAioHttpClient())
 
 
+async def builtin_arm(url: str, stack: AsyncExitStack) -> Ask:
+    """OpenAI's library on the HTTP client of NAT's own `_type: dynamo`, with its hints, which stock Dynamo refuses."""
+    from nat.llm import dynamo_llm as builtin
+
+    config = builtin.DynamoModelConfig(model_name=MODEL, base_url=url, api_key="x", enable_nvext_hints=True)
+    http = await stack.enter_async_context(builtin._create_httpx_client_with_dynamo_hooks(config))
+    return await openai_arm(url, stack, http_client=http)
+
+
 async def litellm_arm(url: str, stack: AsyncExitStack) -> Ask:
     """LiteLLM's SDK."""
     import litellm
@@ -149,8 +162,12 @@ async def litellm_arm(url: str, stack: AsyncExitStack) -> Ask:
         more = {"api_base": url, "api_key": "x", "stream": streamed, "max_retries": 0}
         answer: Any = await litellm.acompletion(**BODY | {"model": f"openai/{MODEL}"}, **more)
         if streamed:
-            async for _ in answer:
-                pass
+            last = None
+            async for event in answer:
+                last = event
+            assert last.choices[0].finish_reason == "stop"
+        else:
+            assert answer.choices[0].finish_reason == "stop"
 
     return ask
 
@@ -194,6 +211,7 @@ ARMS: dict[str, Callable[[str, AsyncExitStack], Awaitable[Ask]]] = {
     "raw sockets": raw_arm,
     "openai": openai_arm,
     "openai on aiohttp": aiohttp_arm,
+    "NAT's built-in": builtin_arm,
     "litellm": litellm_arm,
     "ours": ours("fast"),
     "ours, httpx": ours("httpx"),
@@ -207,20 +225,81 @@ async def rate(
     """Calls a second with so many at once, begun within so many seconds after a first round that is not counted."""
     async with AsyncExitStack() as stack:
         ask = await arm(url, stack)
-        await asyncio.gather(*(ask(streamed) for _ in range(at_once)))
-        gc.collect()
-        started, done = time.perf_counter(), 0
+        done = 0
 
-        async def worker() -> None:
+        async def worker(seconds: float) -> None:
             nonlocal done
             while True:
                 await ask(streamed)
                 done += 1
-                if time.perf_counter() - started >= s:
+                if time.perf_counter() - started >= seconds:
                     return
 
-        await asyncio.gather(*(worker() for _ in range(at_once)))
-        return done / (time.perf_counter() - started)
+        for seconds in (0.0, s):
+            gc.collect()
+            started, done = time.perf_counter(), 0
+            workers = [asyncio.create_task(worker(seconds)) for _ in range(at_once)]
+            ended, late = await asyncio.wait(workers, timeout=LONGEST_S)
+            took, counted = time.perf_counter() - started, done
+            for one in late:
+                one.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            for one in ended:
+                one.result()
+            if late:
+                break
+        return counted / took
+
+
+def _openai_sync(url: str, stack: ExitStack, **more: Any) -> Any:
+    import openai
+
+    return stack.enter_context(openai.OpenAI(base_url=url, api_key="x", max_retries=0, **more))
+
+
+def _ours_sync(engine: str) -> Callable[[str, ExitStack], Any]:
+    def arm(url: str, stack: ExitStack) -> Any:
+        from nat_dynamo_plugin import DynamoModelConfig, make_service
+
+        config = DynamoModelConfig(base_url=url, model_name=MODEL, api_key="x" * 8, connection={"engine": engine})
+        clients, loop = make_service(config, emit_record=lambda record: None).http_clients(), asyncio.new_event_loop()
+        stack.callback(loop.close)
+        http = loop.run_until_complete(clients.__aenter__())
+        stack.callback(lambda: loop.run_until_complete(clients.__aexit__(None, None, None)))
+        return http.openai()
+
+    return arm
+
+
+SYNC_ARMS: dict[str, Callable[[str, ExitStack], Any]] = {
+    "openai": _openai_sync,
+    "ours": _ours_sync("fast"),
+    "ours, httpx": _ours_sync("httpx"),
+}
+
+
+def rate_sync(arm: Callable[[str, ExitStack], Any], url: str, threads: int, streamed: bool, s: float) -> float:
+    """Calls a second of so many threads with one client; see `rate`."""
+    with ExitStack() as stack:
+        client = arm(url, stack)
+
+        def worker(until: float) -> int:
+            done = 0
+            while True:
+                answer = client.chat.completions.create(**BODY, stream=streamed)
+                last = list(answer)[-1] if streamed else answer
+                assert last.choices[0].finish_reason == "stop"
+                done += 1
+                if time.perf_counter() >= until:
+                    return done
+
+        with ThreadPoolExecutor(threads) as pool:
+            for seconds in (0.0, s):
+                gc.collect()
+                started = time.perf_counter()
+                done = sum(pool.map(worker, [started + seconds] * threads))
+                took = time.perf_counter() - started
+        return done / took
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -235,15 +314,70 @@ def interval(values: list[float]) -> tuple[float, float]:
     return math.exp(middle - half), math.exp(middle + half)
 
 
-def versions() -> str:
-    """The packages that matter."""
+def machine() -> str:
+    """Processor, load and the packages that matter."""
     found = []
-    for name in ("openai", "httpx", "aiohttp", "httpx-aiohttp", "litellm"):
+    for name in ("nat-dynamo-plugin", "nvidia-nat-core", "openai", "httpx", "aiohttp", "httpx-aiohttp", "litellm"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             found.append(f"{name} not installed")
-    return ", ".join(found)
+    models = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    cpu = f"{os.cpu_count()} cores ({models[0] if models else platform.machine()}), load {os.getloadavg()[0]:.1f}"
+    return f"{cpu}, Python {platform.python_version()}, {', '.join(found)}"
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+Cell = tuple[str, str, int, bool]
+"""How the server answers (`fixed` or `decode`), `async` or `sync`, how many at once, whether streamed."""
+
+
+def cells_of(quick: bool) -> list[Cell]:
+    """What is measured."""
+    counts = (256,) if quick else (1, 32, 256, 1000)
+    cells: list[Cell] = [("fixed", "async", n, streamed) for n in counts for streamed in (False, True)]
+    if not quick:
+        cells += [("decode", "async", 256, streamed) for streamed in (False, True)]
+        cells += [("fixed", "sync", n, streamed) for n in (64, 256) for streamed in (False, True)]
+    return cells
+
+
+def arms_of(cell: Cell) -> list[str]:
+    """The arms of a cell that can run here."""
+    arms: list[str] = list(ARMS if cell[1] == "async" else SYNC_ARMS)
+    return [name for name in arms if name not in NEEDS or find_spec(NEEDS[name])]
+
+
+def measure(cell: Cell, name: str, base: str, seconds: float) -> float:
+    """One arm in one cell, calls a second."""
+    pace, mode, at_once, streamed = cell
+    url = f"{base}/{pace}/v1"
+    if mode == "sync":
+        return rate_sync(SYNC_ARMS[name], url, at_once, streamed, seconds)
+    return asyncio.run(rate(ARMS[name], url, at_once, streamed, seconds))
+
+
+def table(seen: dict[Cell, dict[str, list[float]]]) -> str:
+    """What was measured, as Markdown."""
+    lines = [
+        "| server | | at once | | arm | calls/s, median | 95 % | times openai |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (pace, mode, at_once, streamed), arms in seen.items():
+        for name, values in arms.items():
+            low, high = interval(values)
+            ratios = [a / b for a, b in zip(values, arms["openai"], strict=True)]
+            lines.append(
+                f"| {pace} | {mode} | {at_once:,} | {'streamed' if streamed else 'unary'} | {name} "
+                f"| {statistics.median(values):.1f} | {low:.1f} to {high:.1f} | {statistics.median(ratios):.2f} |"
+            )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -257,37 +391,25 @@ def main() -> None:
     server = multiprocessing.get_context("fork").Process(target=_serve, args=(there,), daemon=True)
     server.start()
     base = f"http://127.0.0.1:{here.recv()}"
-    rounds, seconds = (2, 1.0) if asked.quick else (asked.rounds, 1.5)
-    cells = [
-        ("fixed", n, streamed) for n in ((256,) if asked.quick else (1, 32, 256, 1000)) for streamed in (False, True)
-    ]
-    cells += [] if asked.quick else [("decode", 256, True)]
-    arms = [name for name in ARMS if name not in NEEDS or find_spec(NEEDS[name])]
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions()}. The server is simulated.")
-    seen: dict[str, list[float]] = {}
+    rounds, seconds = (2, 1.0) if asked.quick else (asked.rounds, 1.0)
+    print(f"{machine()}. The server is simulated.", flush=True)
+    seen: dict[Cell, dict[str, list[float]]] = {cell: {n: [] for n in arms_of(cell)} for cell in cells_of(asked.quick)}
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
     for k in range(rounds):
-        for cell in cells:
-            for name in random.Random(f"{k}{cell}").sample(arms, len(arms)):
-                pace, at_once, streamed = cell
-                got = asyncio.run(rate(ARMS[name], f"{base}/{pace}/v1", at_once, streamed, seconds))
-                seen.setdefault(f"{pace}|{at_once}|{streamed}|{name}", []).append(got)
+        for cell, arms in seen.items():
+            for name in random.Random(f"{k}{cell}").sample(list(arms), len(arms)):
+                arms[name].append(measure(cell, name, base, seconds))
+        kept = [{"cell": cell, "arms": arms} for cell, arms in seen.items()]
+        asked.output.write_text(json.dumps({"machine": machine(), "seen": kept}, indent=1), encoding="utf-8")
+        print(f"round {k + 1} of {rounds} done", flush=True)
     server.terminate()
     server.join()
-    print("| server | at once | | arm | calls/s, median | 95 % | times openai |\n|---|---|---|---|---|---|---|")
-    for pace, at_once, streamed in cells:
-        plain = seen[f"{pace}|{at_once}|{streamed}|openai"]
-        for name in arms:
-            values = seen[f"{pace}|{at_once}|{streamed}|{name}"]
-            low, high = interval(values)
-            ratios = [a / b for a, b in zip(values, plain, strict=True)]
+    print(table(seen))
+    for name, package in NEEDS.items():
+        if not find_spec(package):
             print(
-                f"| {pace} | {at_once:,} | {'streamed' if streamed else 'unary'} | {name} "
-                f"| {statistics.median(values):.1f} | {low:.1f} to {high:.1f} | {statistics.median(ratios):.2f} |"
+                f"{name}: not run, {package.replace('_', '-')} is not installed (pip install {package.replace('_', '-')})"
             )
-    for name in NEEDS.keys() - set(arms):
-        print(f"{name}: not run, {NEEDS[name].replace('_', '-')} is not installed")
-    asked.output.parent.mkdir(parents=True, exist_ok=True)
-    asked.output.write_text(json.dumps(seen, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
