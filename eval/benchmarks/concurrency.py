@@ -407,9 +407,8 @@ def main() -> None:
     print(table(seen))
     for name, package in NEEDS.items():
         if not find_spec(package):
-            print(
-                f"{name}: not run, {package.replace('_', '-')} is not installed (pip install {package.replace('_', '-')})"
-            )
+            needed = package.replace("_", "-")
+            print(f"{name}: not run, {needed} is not installed (pip install {needed})")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from nat_dynamo_plugin.config.block import Block
 from nat_dynamo_plugin.config.values import Seconds, number
+from nat_dynamo_plugin.outages.breaker import BreakerSettings
+
+_SETTINGS = BreakerSettings()
 
 
 class BreakerConfig(Block):
@@ -25,20 +28,23 @@ class BreakerConfig(Block):
         default=60.0, description="Longest such wait of a call in seconds, after which it fails (default 60)."
     )
     failure_rate: float = Field(
-        default=0.5,
+        default=_SETTINGS.failure_rate,
         gt=0,
         le=1,
         description="The share of failed calls within `window` that means down, above 0 to 1 (default 0.5).",
     )
     min_calls: Annotated[int, number()] = Field(
-        default=5, description="Calls within the window below which a server is never taken for down (default 5)."
+        default=_SETTINGS.min_calls,
+        description="Calls within the window below which a server is never taken for down (default 5).",
     )
-    window: Seconds = Field(default=10.0, description="How far back failures count, in seconds (default 10).")
+    window: Seconds = Field(
+        default=_SETTINGS.window_s, description="How far back failures count, in seconds (default 10)."
+    )
     open_for: Seconds = Field(
-        default=2.0,
+        default=_SETTINGS.open_s,
         description="Seconds until a server that is down is tried again (default 2); doubles with each failed try, to "
         "5 unless this is more.",
     )
     probes: Annotated[int, number()] = Field(
-        default=1, description="Calls that are let through to try it; all must be answered (default 1)."
+        default=_SETTINGS.probes, description="Calls that are let through to try it; all must be answered (default 1)."
     )

@@ -18,6 +18,9 @@ import anyio
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.telemetry.kinds import Kind
 
+MAX_ERROR_BYTES = 65_536
+"""What layers read of an error answer; of a longer one the beginning is passed on, as text."""
+
 
 class Failure(Exception):
     """No answer, or no whole one, because the connection failed; the same for every HTTP library.

@@ -12,13 +12,11 @@ from nat_dynamo_plugin.http.answer_fields import CHAT, ReadUsage
 from nat_dynamo_plugin.http.answers import Reader, error_text, reader_for
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.encodings import decoder
-from nat_dynamo_plugin.http.flow import Close, Flow, ReadBody, Send
+from nat_dynamo_plugin.http.flow import MAX_ERROR_BYTES, Close, Flow, ReadBody, Send
 from nat_dynamo_plugin.secrets import Secrets, known
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """Longest answer unless somebody says otherwise."""
-MAX_ERROR_BYTES = 65_536
-"""What is read of an error answer; of a longer one the beginning is passed on, as text."""
 NO_ANSWER = 502
 """Status of a 200 that is no answer: the server got none from whoever should have given it."""
 _SECRETS = ("authorization", "api-key", "x-api-key")

@@ -8,14 +8,13 @@ from time import monotonic
 
 from nat_dynamo_plugin.http.answers import error_text
 from nat_dynamo_plugin.http.call import Call, Reply
-from nat_dynamo_plugin.http.flow import Close, Failure, Flow, ReadBody, Send
+from nat_dynamo_plugin.http.flow import MAX_ERROR_BYTES, Close, Failure, Flow, ReadBody, Send
 
 logger = logging.getLogger(__name__)
 
 REFUSALS = (400, 422)
 REMEMBERED_S = 600.0
 """How long a server that has refused our fields gets none, in seconds; servers are upgraded."""
-MAX_ERROR_BYTES = 65_536
 
 
 class RefusalLayer:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nat_dynamo_plugin.http.answers import MAX_UNARY_BYTES, error_text
 from nat_dynamo_plugin.http.call import Call, Reply
-from nat_dynamo_plugin.http.flow import Close, Failure, Flow, Operation, ReadBody, Send, Sleep
+from nat_dynamo_plugin.http.flow import MAX_ERROR_BYTES, Close, Failure, Flow, Operation, ReadBody, Send, Sleep
 from nat_dynamo_plugin.http.headers import Headers
 from nat_dynamo_plugin.outages.budget import RetryBudget
 from nat_dynamo_plugin.telemetry.kinds import Kind, classify
@@ -29,7 +29,6 @@ MAX_BACKOFF_S = 8.0
 """Longest wait between two requests (s) that is of our own choice."""
 MAX_WISH_S = 120.0
 """Longest wait (s) that a server may ask for; one that asks for more is not asked again."""
-MAX_ERROR_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
