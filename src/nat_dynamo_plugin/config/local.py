@@ -77,6 +77,9 @@ class LocalDynamoConfig(Block):
         ge=128,
         description="Tokens of prompt and answer together that the model takes, at least 128.",
     )
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="The frontend's TCP port on 127.0.0.1, 1 to 65535; null: a free one."
+    )
     router_mode: Literal["kv", "round-robin", "random", "power-of-two", "least-loaded"] = Field(
         default="kv", description="How the frontend chooses a worker; `kv` is cache-aware."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -85,7 +86,7 @@ class Instance:
         """
         if self.ended:
             raise LocalDynamoError("the embedded Dynamo was stopped before it had started")
-        with _free_port() as self.port:
+        with _port(self._config.port) as self.port:
             try:
                 spec_file = self._write_files(self.port, tokenizer_json, trace)
                 self._start_supervisor(spec_file)
@@ -237,21 +238,36 @@ async def _stop(supervisor: subprocess.Popen[bytes], *, keep: bool) -> None:
 
 
 @contextmanager
-def _free_port() -> Iterator[int]:
-    """A TCP port of 127.0.0.1 that nobody else gets while the block runs."""
+def _port(asked: int | None) -> Iterator[int]:
+    """A TCP port of 127.0.0.1, this one or a free one, that nobody else gets while the block runs."""
     with socket.socket() as held:
         # Bound but not listening: the kernel gives the port to nobody else, and the frontend, which sets SO_REUSEADDR
         # too, can still bind it and listen.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            held.bind(("127.0.0.1", 0))
+            held.bind(("127.0.0.1", asked or 0))
+            if asked is not None:
+                _refuse_if_served(asked)
         except OSError as error:
+            if asked is not None:
+                raise LocalDynamoError(f"`local`: port={asked} of 127.0.0.1 can not be had: {error}") from error
             raise LocalDynamoError(
                 f"the embedded Dynamo needs a free TCP port on 127.0.0.1, and the kernel has none: {error}; end what "
                 "uses them, or widen net.ipv4.ip_local_port_range"
             ) from error
         port: int = held.getsockname()[1]
         yield port
+
+
+def _refuse_if_served(port: int) -> None:
+    """Refuse a port that somebody listens on; with SO_REUSEADDR, which the frontend sets, it could be bound even so.
+
+    Raises:
+        OSError: somebody does.
+    """
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 @contextmanager

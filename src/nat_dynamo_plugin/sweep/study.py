@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import platform
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from nat_dynamo_plugin.files import OWNER_ONLY, make_private
+from nat_dynamo_plugin.processes import is_dead, this_process
 from nat_dynamo_plugin.sweep.space import suggest
 
 logger = logging.getLogger(__name__)
@@ -43,38 +41,6 @@ POLL_S = 1.0
 """Seconds between two looks at a queue whose last trials are with another process."""
 
 SamplerOf = Callable[[int], optuna.samplers.BaseSampler]
-
-
-def this_machine() -> str:
-    """A name for this machine that no other one has."""
-    return f"{platform.node()}-{uuid.getnode():x}"
-
-
-def _started(pid: int) -> str:
-    """When a process started, as far as the system tells: process ids are used again."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
-
-
-def this_process() -> str:
-    """A name for this process that no other one has."""
-    return f"{this_machine()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def is_dead(owner: str) -> bool:
-    """Whether a process named by `this_process` was one of this machine and is gone."""
-    machine, _, rest = owner.partition(":")
-    pid, _, started = rest.partition(":")
-    if machine != this_machine() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return _started(int(pid)) != started
 
 
 @contextlib.contextmanager

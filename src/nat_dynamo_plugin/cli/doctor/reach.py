@@ -1,0 +1,160 @@
+"""Whether a server can be reached at all, and if not, what is in the way. Never longer than `LIMIT_S`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from nat_dynamo_plugin.cli.doctor.findings import Finding
+from nat_dynamo_plugin.config.url import checked_url
+
+LIMIT_S = 8.0
+"""Seconds for all of it."""
+STEP_S = 4.0
+"""Seconds for one step."""
+_NO_CALL = "no call is answered"
+
+
+class Unreachable(Exception):
+    """A server that can not be asked.
+
+    Attributes:
+        finding: why not.
+    """
+
+    def __init__(self, topic: str, seen: str, change: str = "") -> None:
+        super().__init__(seen)
+        self.finding = Finding(topic, "bad", seen, _NO_CALL, change, unreachable=True)
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL."""
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme) or getproxies().get("all")
+    return None if proxy is None or proxy_bypass(parts.hostname or "") else proxy
+
+
+async def reach(base_url: str, client: httpx.AsyncClient) -> tuple[list[str], list[Finding]]:
+    """The models that a server serves, and what was found on the way.
+
+    Raises:
+        Unreachable: it can not be asked.
+    """
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            return await _reach(base_url, client)
+    except TimeoutError:
+        raise Unreachable("answer", f"no answer to GET {base_url}/models within {LIMIT_S:g} s") from None
+
+
+async def _reach(base_url: str, client: httpx.AsyncClient) -> tuple[list[str], list[Finding]]:
+    try:
+        checked_url("base_url", base_url)
+    except ValueError as error:
+        raise Unreachable("URL", str(error)) from None
+    found: list[Finding] = []
+    proxy = proxy_for(base_url)
+    if proxy is None:
+        found.append(await _connect(base_url))
+    else:
+        via = urlsplit(proxy)
+        found.append(Finding("proxy", "ok", f"{via.scheme}://{via.hostname}:{via.port}, named by the environment"))
+    try:
+        response = await client.get(f"{base_url}/models", timeout=STEP_S)
+    except httpx.TimeoutException:
+        raise Unreachable(
+            "answer",
+            f"accepts connections and does not answer GET {base_url}/models within {STEP_S:g} s",
+            "is this the port of the frontend's HTTP server?",
+        ) from None
+    except httpx.HTTPError as error:
+        raise Unreachable("HTTP", f"{type(error).__name__}: {error}", _other_scheme(base_url)) from None
+    models = models_in(response)
+    if models is not None:
+        found.append(Finding("path", "ok", f"{base_url}/models lists {len(models)}"))
+        return models, found
+    await _explain(base_url, client, response)
+    return [], found  # it may serve calls all the same
+
+
+async def _connect(base_url: str) -> Finding:
+    """DNS, TCP, and TLS if asked for."""
+    parts = urlsplit(base_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    where = f"{host}:{port}"
+    try:
+        addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unreachable(
+            "DNS", f"{host!r} has no address ({error.strerror or error})", "base_url: the right host"
+        ) from None
+    context = ssl.create_default_context() if parts.scheme == "https" else None
+    try:
+        async with asyncio.timeout(STEP_S):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            writer.close()
+    except TimeoutError:
+        raise Unreachable(
+            "TCP", f"{where} does not answer within {STEP_S:g} s", "a firewall, or the wrong host"
+        ) from None
+    except ssl.SSLCertVerificationError as error:
+        change = "SSL_CERT_FILE: a certificate that you trust"
+        raise Unreachable("TLS", f"the certificate of {where} is not trusted: {error.verify_message}", change) from None
+    except (ssl.SSLError, ConnectionResetError) as error:
+        if context is None:
+            raise Unreachable("TCP", f"{where} closes the connection: {error}") from None
+        raise Unreachable("TLS", f"{where} does not speak TLS ({error})", _other_scheme(base_url)) from None
+    except OSError as error:
+        what = f"nothing listens on {where} ({error.strerror or error})"
+        raise Unreachable("TCP", what, "base_url: the right port") from None
+    return Finding("connection", "ok", f"{where}, {addresses[0][4][0]}{', TLS' if context else ''}")
+
+
+def _other_scheme(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    other = "http" if parts.scheme == "https" else "https"
+    return f"base_url: {urlunsplit(parts._replace(scheme=other))}"
+
+
+def models_in(response: httpx.Response) -> list[str] | None:
+    """Names of the models in an answer to `GET /models`; `None` if it is none."""
+    if response.status_code >= 300:
+        return None
+    try:
+        data: Any = response.json()
+        return [str(model["id"]) for model in data["data"]]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+async def _explain(base_url: str, client: httpx.AsyncClient, response: httpx.Response) -> None:
+    """Say why there is no list of models, if it is known.
+
+    Raises:
+        Unreachable: it is.
+    """
+    status = response.status_code
+    if status in (401, 403):
+        raise Unreachable("key", f"GET {base_url}/models: {status}", "api_key: env:NAME (--api-key here)")
+    parts = urlsplit(base_url)
+    if "HTTPS" in response.text and parts.scheme == "http":
+        raise Unreachable("TLS", f"{status} {response.text[:200].strip()}", _other_scheme(base_url))
+    for path in dict.fromkeys(("/v1", parts.path.rstrip("/") + "/v1", parts.path.removesuffix("/v1"), "")):
+        other = urlunsplit(parts._replace(path=path))
+        if other != base_url and models_in(await _get(client, f"{other}/models")) is not None:
+            change = f"base_url: {other}"
+            raise Unreachable("path", f"GET {base_url}/models: {status}, but {other}/models lists models", change)
+
+
+async def _get(client: httpx.AsyncClient, url: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    try:
+        return await client.get(url, timeout=STEP_S, headers=headers)
+    except httpx.HTTPError:
+        return httpx.Response(599)

@@ -1,0 +1,1 @@
+"""`nat dynamo up`, `status`, `logs`, `down`: an embedded Dynamo for any client, with or without a terminal."""

@@ -1,0 +1,56 @@
+"""The process that keeps one embedded Dynamo: starts it, says where it is, and ends it when asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+from nat_dynamo_plugin.cli.embedded.running import Running, forget, keep
+from nat_dynamo_plugin.config.local import LocalDynamoConfig
+from nat_dynamo_plugin.local import LocalDynamo
+from nat_dynamo_plugin.processes import this_process
+
+LOOK_S = 0.5
+"""Seconds between looks whether Dynamo is still alive."""
+
+
+async def keep_one(config: LocalDynamoConfig, model: str, ready: Callable[[Running], None]) -> None:
+    """Run an embedded Dynamo until SIGINT or SIGTERM.
+
+    Args:
+        config: its settings.
+        model: the model's name.
+        ready: is told where it is, once all workers serve.
+
+    Raises:
+        LocalDynamoError: it can not be started, or one of its processes died.
+    """
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    async with LocalDynamo(config, model_name=model) as dynamo:
+        one = Running(
+            pid=os.getpid(),
+            owner=this_process(),
+            port=int(dynamo.frontend_url.rpartition(":")[2]),
+            model=model,
+            workers=config.workers,
+            work_dir=str(dynamo.work_dir),
+            log_dir=str(
+                config.log_dir.absolute() / dynamo.work_dir.name if config.log_dir else dynamo.work_dir / "logs"
+            ),
+        )
+        keep(one)
+        try:
+            ready(one)
+            while not asked.is_set():
+                dynamo.check_alive()
+                try:
+                    await asyncio.wait_for(asked.wait(), LOOK_S)
+                except TimeoutError:
+                    continue
+        finally:
+            forget(one)
