@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -35,6 +36,7 @@ from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
 from nat_dynamo_plugin.layers.record import RecordLayer
+from nat_dynamo_plugin.layers.recording import RecordingLayer, ReplayLayer
 from nat_dynamo_plugin.layers.redirect import RedirectLayer
 from nat_dynamo_plugin.layers.refusal import RefusalLayer
 from nat_dynamo_plugin.learning.learner import WorkLearner
@@ -42,11 +44,14 @@ from nat_dynamo_plugin.plan.counters import CallCounters
 from nat_dynamo_plugin.plan.planner import Planner
 from nat_dynamo_plugin.plan.predictions import load_predictions
 from nat_dynamo_plugin.question.ids import PrefixTemplate
+from nat_dynamo_plugin.recording.recorder import Recorder
 from nat_dynamo_plugin.secrets import remember_config
 from nat_dynamo_plugin.telemetry.exporters import Emit, emit
 from nat_dynamo_plugin.telemetry.gauges import add_gauges
 
 OPENAI_URL = "https://api.openai.com"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,7 @@ def make_service(
     base_url: str | None = None,
     api_key: str | None = None,
     answer_key: Callable[[], str | None] | None = None,
+    replay: ReplayLayer | None = None,
     emit_record: Emit = emit,
 ) -> Service:
     """The service of a config.
@@ -125,6 +131,7 @@ def make_service(
         base_url: where the server is, in place of the config's `base_url` and of `OPENAI_BASE_URL`.
         api_key: in place of the config's `api_key` and of `OPENAI_API_KEY`, and of the same forms.
         answer_key: names a call's scripted answer, on an embedded Dynamo that has a script.
+        replay: names the recorded answers of calls, on an embedded Dynamo that has a recording.
         emit_record: where records go.
 
     Raises:
@@ -144,6 +151,8 @@ def make_service(
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
+        None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
+        replay,
         QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
         guards.deadline(config),
         learning,
@@ -295,8 +304,21 @@ async def running_service(config: DynamoModelConfig) -> AsyncIterator[Service]:
 
 async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: AsyncExitStack) -> Service:
     """The service on an embedded Dynamo of its own, which runs until the stack is left."""
-    from nat_dynamo_plugin.local import LocalDynamo, current_scripted_answer
+    from nat_dynamo_plugin.local import LocalDynamo, current_scripted_answer, scripted_answer
 
+    if local.answers is None and local.scripted_answers is None:
+        logger.warning(
+            "`local`: no answers are given, so the simulated engines say random tokens, of which no agent can make "
+            "anything; record your agent's calls on a real model (record: calls.jsonl) and give local.answers"
+        )
+    replay = None
+    if local.answers is not None:
+        from nat_dynamo_plugin.local.recorded import key_of
+        from nat_dynamo_plugin.recording.conversations import Conversations
+        from nat_dynamo_plugin.recording.rows import read
+
+        conversations = Conversations(*read(local.answers), source=str(local.answers))
+        replay = ReplayLayer(conversations, lambda number: scripted_answer(key_of(number)))
     dynamo = await stack.enter_async_context(LocalDynamo(local, model_name=config.model_name))
 
     def answer_key() -> str | None:
@@ -309,5 +331,6 @@ async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: 
         config,
         base_url=dynamo.base_url,
         api_key=PLACEHOLDER,  # it has no use for a key
-        answer_key=answer_key if local.scripted_answers else None,
+        answer_key=answer_key if local.scripted_answers or local.answers else None,
+        replay=replay,
     )

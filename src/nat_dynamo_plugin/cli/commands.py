@@ -13,6 +13,7 @@ _COMMANDS = {
     "status": (_EMBEDDED, "Show those that run."),
     "logs": (_EMBEDDED, "Print what one has logged."),
     "down": (_EMBEDDED, "End them."),
+    "replay": ("nat_dynamo_plugin.cli.replay.command", "Play a recording on clusters of several sizes."),
     "doctor": ("nat_dynamo_plugin.cli.doctor.command", "Find out what a server does with what we send."),
 }
 

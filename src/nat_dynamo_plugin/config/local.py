@@ -112,6 +112,11 @@ class LocalDynamoConfig(Block):
         description="Scripted answers: a JSON lines file (`key`, `content`, `tool_calls`), or "
         "`package.module:callable` that returns an iterable of ScriptedAnswer; null: random tokens.",
     )
+    answers: File | None = Field(
+        default=None,
+        description="A recording (`record`) whose calls are answered as they were then, found by their conversation; "
+        "null: none.",
+    )
     tool_call_parser: str | None = Field(
         default="hermes",
         description="Dynamo's tool-call parser for the model's output; null returns it all as plain content.",
@@ -160,3 +165,7 @@ class LocalDynamoConfig(Block):
         if value is not None and not value.strip():
             raise ValueError("empty; give a JSON lines file or `package.module:callable`, or null")
         return value
+
+    def _settle(self) -> None:
+        if self.answers is not None and self.scripted_answers is not None:
+            raise ValueError("`local`: answers and scripted_answers exclude each other; give one of them")

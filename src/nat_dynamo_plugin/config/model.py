@@ -21,6 +21,7 @@ from nat_dynamo_plugin.config.keys import Keys
 from nat_dynamo_plugin.config.layers import LayerConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.names import Names
+from nat_dynamo_plugin.config.record import RecordConfig
 from nat_dynamo_plugin.config.retry import RetryConfig
 from nat_dynamo_plugin.config.url import checked_url, server_of
 from nat_dynamo_plugin.config.values import Auto, File, LevelOrNumber, number
@@ -131,6 +132,11 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     breaker: BreakerConfig = Field(
         default_factory=BreakerConfig, description="What becomes of calls while their server is down."
+    )
+    record: RecordConfig | None = Field(
+        default=None,
+        description="File that every call is written to with its answer, in clear, to run the agent again on an "
+        "embedded Dynamo (default: none).",
     )
     deadlines: DeadlinesConfig = Field(
         default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."

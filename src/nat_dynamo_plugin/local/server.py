@@ -18,6 +18,8 @@ from nat_dynamo_plugin.local.answers import AnswerBook, load_answers
 from nat_dynamo_plugin.local.errors import LocalDynamoError, check_installed
 from nat_dynamo_plugin.local.instance import POLL_S, Instance
 from nat_dynamo_plugin.local.model import answer_opening, eos_token_id, load_tokenizer, tokenizer_file
+from nat_dynamo_plugin.local.recorded import book_of
+from nat_dynamo_plugin.recording.rows import read
 
 logger = logging.getLogger(__name__)
 
@@ -173,9 +175,13 @@ class LocalDynamo:
                 f"the embedded Dynamo's tokenizer can be kept nowhere: {error}; let XDG_CACHE_HOME or TMPDIR name a "
                 "folder that can be written"
             ) from error
-        if self.config.scripted_answers is None:
+        config = self.config
+        if config.answers is not None:
+            book = book_of(read(config.answers)[0], str(config.answers))
+        elif config.scripted_answers is not None:
+            book = load_answers(config.scripted_answers)
+        else:
             return tokenizer_json, AnswerBook(), None
-        book = load_answers(self.config.scripted_answers)
         book.check_parser(self.config.tool_call_parser)
         tokenizer = load_tokenizer(tokenizer_json)
         opening = answer_opening(tokenizer) if self.config.migration_limit else None

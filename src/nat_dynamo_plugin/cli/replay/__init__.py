@@ -1,0 +1,1 @@
+"""`nat dynamo replay`: plays a recording on embedded clusters of several sizes."""

@@ -1,0 +1,134 @@
+"""Plays what is planned on one embedded cluster, and measures it."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from nat_dynamo_plugin.cli.replay.schedule import PlannedQuestion
+from nat_dynamo_plugin.config.local import LocalDynamoConfig
+from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
+from nat_dynamo_plugin.recording.rows import RecordedCall
+from nat_dynamo_plugin.service import running_service
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+_TOKENS_MORE = 64
+"""Tokens that an answer may have more than were recorded: the embedded model's tokenizer is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What one cluster did. Times in seconds of the engines, as if they had run at real speed.
+
+    Attributes:
+        workers: of the cluster.
+        questions: that were answered in whole.
+        failed: calls that were not answered.
+        reuse: cached share of all prompt tokens, 0 to 1; `None` if nothing was answered.
+        mean_s: mean time from a question's arrival to the end of its last call.
+        p50_s: the median of that.
+        p95_s: its 95th percentile.
+        ttft_p95_s: 95th percentile of the calls' times to first token.
+        all_s: from the first arrival to the end of the last question.
+    """
+
+    workers: int
+    questions: int
+    failed: int
+    reuse: float | None
+    mean_s: float
+    p50_s: float
+    p95_s: float
+    ttft_p95_s: float
+    all_s: float
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """A percentile, interpolated; of one value that value."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
+
+
+async def play(rows: Sequence[RecordedCall], questions: Sequence[PlannedQuestion], local: LocalDynamoConfig) -> Played:
+    """Play the questions on an embedded Dynamo of its own.
+
+    Args:
+        rows: the recorded calls.
+        questions: what is planned.
+        local: the cluster; `answers` names the recording. Pauses pass as much faster as its engines run.
+
+    Raises:
+        LocalDynamoError: it can not be started.
+    """
+    from nat_dynamo_plugin.telemetry import exporters
+
+    records: list[CallRecord] = []
+    config = DynamoModelConfig(model_name="recorded", local=local)
+    exporters.set_exporters([records.append])
+    try:
+        async with running_service(config) as service, service.http_clients() as http:
+            client: Any = http.async_openai()
+            started = perf_counter()
+
+            async def question(planned: PlannedQuestion) -> float:
+                await asyncio.sleep(planned.at_s / local.speedup)
+                began = perf_counter()
+                done = [asyncio.Event() for _ in planned.calls]
+
+                async def call(place: int) -> None:
+                    this = planned.calls[place]
+                    for other in this.after:
+                        await done[other].wait()
+                    await asyncio.sleep(this.gap_s / local.speedup)
+                    row = rows[this.number]
+                    try:
+                        await client.chat.completions.create(**_asked(row, http.model_name))
+                    finally:
+                        done[place].set()
+
+                with DynamoPrefixContext.scope(f"replay-{planned.name}"):
+                    await asyncio.gather(*(call(place) for place in range(len(planned.calls))))
+                return (perf_counter() - began) * local.speedup
+
+            ended = await asyncio.gather(*map(question, questions), return_exceptions=True)
+            all_s = (perf_counter() - started) * local.speedup
+    finally:
+        exporters.set_exporters(None)
+    for error in ended:
+        if isinstance(error, BaseException) and not isinstance(error, Exception):
+            raise error
+    return _measured(local, [one for one in ended if isinstance(one, float)], records, all_s)
+
+
+def _asked(row: RecordedCall, model: str) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "model": model,
+        "messages": row.messages,
+        "max_tokens": (row.completion_tokens or 1024) + _TOKENS_MORE,
+    }
+    if row.tools:  # their schemas were not kept; the parser wants to see that there are tools
+        asked["tools"] = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in row.tools]
+    return asked
+
+
+def _measured(local: LocalDynamoConfig, took: Sequence[float], records: Sequence[CallRecord], all_s: float) -> Played:
+    answered = [record for record in records if not record.failed]
+    prompt = sum(record.prompt_tokens or 0 for record in answered)
+    cached = sum(record.cached_tokens or 0 for record in answered)
+    first = [record.server_ttft_ms * local.speedup / 1000.0 for record in answered if record.server_ttft_ms is not None]
+    nothing = float("nan")
+    return Played(
+        workers=local.workers,
+        questions=len(took),
+        failed=len(records) - len(answered),
+        reuse=cached / prompt if prompt else None,
+        mean_s=statistics.fmean(took) if took else nothing,
+        p50_s=percentile(took, 50) if took else nothing,
+        p95_s=percentile(took, 95) if took else nothing,
+        ttft_p95_s=percentile(first, 95) if first else nothing,
+        all_s=all_s,
+    )

@@ -1,0 +1,112 @@
+"""Keeps what was asked and answered (`record`), and has recorded answers given again (`local.answers`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import msgspec
+
+from nat_dynamo_plugin.http.call import Call, Reader
+from nat_dynamo_plugin.http.flow import Flow, Send
+from nat_dynamo_plugin.http.splice import spliced
+from nat_dynamo_plugin.http.sse import EventCutter
+from nat_dynamo_plugin.layers.answer import refused
+from nat_dynamo_plugin.recording.answer import of_events, of_whole
+from nat_dynamo_plugin.recording.conversations import Conversations, NotRecorded
+from nat_dynamo_plugin.recording.recorder import Recorder
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+_CHAT = "chat_completions"
+_NO_SUCH_CALL = 404
+MAX_TOKENS = 4096
+"""Most tokens of an answer where the caller sets no bound; Dynamo's simulated engines want one, and the recorded answer
+ends before it."""
+
+
+class RecordingLayer:
+    """Hands every chat completion that was answered to a recorder.
+
+    Args:
+        recorder: writes it.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def flow(self, call: Call, send: Send) -> Flow:
+        """Send, and keep what comes back."""
+        asked = call.body.raw
+        if call.api != _CHAT or asked is None:
+            return (yield from send(call))
+        reply = yield from send(call)
+        content = reply.content
+        tee = None
+        if reply.status < 300 and content is None and call.reader is not None:
+            call.reader = tee = _Tee(call.reader)
+
+        def ended(record: CallRecord) -> None:
+            if record.failed:
+                return
+            said = of_whole(content) if content is not None else None if tee is None else of_events(tee.events)
+            if said is not None:
+                self._recorder.keep(asked, said, record)
+
+        call.on_end(ended)
+        return reply
+
+
+class _Tee:
+    """Reads an answer as another reader does, and keeps its events."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._cutter = EventCutter()
+        self.events: list[bytes] = []
+        self.complete = reader.complete
+        self.problem = reader.problem
+
+    def feed(self, chunk: bytes, now_ms: float) -> None:
+        """Take the next bytes."""
+        self.events += [data for _, data in self._cutter.feed(chunk)]
+        self._reader.feed(chunk, now_ms)
+        self.complete = self._reader.complete
+
+    def finish(self, now_ms: float) -> None:
+        """Take the end."""
+        self._reader.finish(now_ms)
+        self.problem = self._reader.problem
+
+
+class ReplayLayer:
+    """Names the recorded answer of a call, found by its conversation. Stands right above the question's layer.
+
+    Args:
+        conversations: those of the recording.
+        named: the scope in which the dialects below name an answer, by the number of its call.
+    """
+
+    def __init__(self, conversations: Conversations, named: Callable[[int], AbstractContextManager[Any]]) -> None:
+        self._conversations = conversations
+        self._named = named
+
+    def flow(self, call: Call, send: Send) -> Flow:
+        """Send with the recorded answer's name; a call that was not recorded is answered 404 with what differs."""
+        raw = call.body.raw
+        if call.api != _CHAT or raw is None:
+            return (yield from send(call))
+        try:
+            asked = msgspec.json.decode(raw)
+            number = self._conversations.find(asked["messages"])
+        except NotRecorded as error:
+            return refused(call, _NO_SUCH_CALL, str(error), "not_recorded")
+        except (msgspec.DecodeError, LookupError, TypeError):
+            return (yield from send(call))
+        if asked.get("max_tokens") is None and asked.get("max_completion_tokens") is None:
+            bounded = spliced(raw, {"max_tokens": MAX_TOKENS})
+            if bounded is not None and "max_tokens" not in asked:
+                call.body.raw = b"".join(bounded.parts)
+        with self._named(number):
+            flow = send(call)  # where the question's layer speaks
+        return (yield from flow)

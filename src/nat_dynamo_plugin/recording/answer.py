@@ -1,0 +1,48 @@
+"""What a chat completion said, of an answer in one piece or of a stream's events. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from nat_dynamo_plugin.recording.rows import ToolCall
+
+Said = tuple[str | None, list[ToolCall]]
+"""The text, and the tools that were called."""
+
+
+def of_whole(content: bytes) -> Said | None:
+    """Of an answer in one piece; `None` if it is none."""
+    try:
+        message = json.loads(content)["choices"][0]["message"]
+        calls = [call["function"] for call in message.get("tool_calls") or ()]
+        return message.get("content"), [ToolCall(call["name"], call["arguments"]) for call in calls]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def of_events(events: Iterable[bytes]) -> Said | None:
+    """Of the data of a stream's events; `None` if it is none.
+
+    Deltas of one tool call have one `index`; its name comes with the first, its arguments in pieces (OpenAI's
+    reference, "The chat completion chunk object").
+    """
+    text: list[str] = []
+    calls: dict[int, tuple[str, list[str]]] = {}
+    try:
+        for data in events:
+            if data == b"[DONE]":
+                break
+            choices: list[dict[str, Any]] = json.loads(data).get("choices") or []
+            delta = (choices[0].get("delta") or {}) if choices else {}
+            text.append(delta.get("content") or "")
+            for part in delta.get("tool_calls") or ():
+                function = part.get("function") or {}
+                name, arguments = calls.setdefault(part.get("index", 0), (function.get("name") or "", []))
+                arguments.append(function.get("arguments") or "")
+                if not name and function.get("name"):
+                    calls[part.get("index", 0)] = (function["name"], arguments)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return "".join(text) or None, [ToolCall(name, "".join(parts)) for _, (name, parts) in sorted(calls.items())]
