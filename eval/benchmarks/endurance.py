@@ -1,20 +1,20 @@
 """Does one process that makes 50,000 calls, of which one in twenty meets a fault, stay as it is?
 
-The calls go through OpenAI's library on our clients as users get them: either engine, unary and streamed, async and from
-threads, each in a question of its own behind the gate. The server is a process of its own on loopback; it answers at
-once, but every twentieth request it draws a fault for: a reset before the answer or within it, 429, 503, 529, an answer
-that is cut, garbage, a first byte that is late, or silence until the client's read time-out. Besides, one stream in
-fifty is dropped by its caller after the first event, without being closed. Answers are scripted; no engine computes.
+The calls go through OpenAI's library on our clients as users get them: either engine, unary and streamed, async and
+from threads, each in a question of its own behind the gate. The server is a process of its own on loopback; it answers
+at once, but one request in twenty meets a fault: a reset before the answer or within it, 429, 503, 529, an answer that
+is cut, garbage, a first byte that is late, or silence until the client's read time-out. Besides, one stream in fifty is
+dropped by its caller after the first event, without being closed. Answers are scripted; no engine computes.
 
     python eval/benchmarks/endurance.py [--calls 50000] [--output FILE] [--trace]
 
-After every 5,000 calls a row says what the process holds when nothing is under way, after a garbage collection. **Flat**
-means all of this, and the exit code is 1 if it is not:
+After every 5,000 calls a row says what the process holds when nothing is under way, after a garbage collection.
+**Flat** means all of this, and the exit code is 1 if it is not:
 
-- resident set: over the second half of the calls, sampled every 1,000, the slope of the regression line is below 50 bytes
-  a call, with the upper end of its 95 % interval;
-- tasks, threads and descriptors other than connections to the server are as many after each later row as after the first
-  one, and connections never more than the calls that were under way at once;
+- resident set: over the second half of the calls, sampled every 1,000, the slope of the regression line is below 50
+  bytes a call, with the upper end of its 95 % interval;
+- tasks, threads and descriptors other than connections to the server are as many after each later row as after the
+  first one, and connections never more than the calls that were under way at once;
 - no question holds or waits for a place at the gate, no call is without its record, no call is alive;
 - once the clients are closed, no connection is open, on either side;
 - no call ended in anything but an answer or an exception of OpenAI's library, and no answer had a wrong text.
@@ -43,7 +43,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,10 @@ MOST_BYTES = 50.0
 
 _BASE = {"id": "c", "created": 1, "model": MODEL}
 _EVENTS = [
-    json.dumps(_BASE | {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": end}]})
+    json.dumps(
+        _BASE
+        | {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
+    )
     for delta, end in [*(({"content": word}, None) for word in ("The ", "valve ", "is ", "shut.")), ({}, "stop")]
 ]  # fmt: skip
 _WHOLE = json.dumps(
@@ -100,7 +102,7 @@ def _stream(events: list[str]) -> bytes:
 
 _GOOD = {True: _stream([*_EVENTS, "[DONE]"]), False: _answer(200, _WHOLE)}
 _CUT = {True: _stream(_EVENTS[:2]), False: _answer(200, _WHOLE[:-40])}
-_GARBAGE = {True: _stream([*_EVENTS[:1], '{"choices": [{'] + ["\x00\x01"]), False: _answer(200, b"<html>no</html>")}
+_GARBAGE = {True: _stream([*_EVENTS[:1], '{"choices": [{', "\x00\x01"]), False: _answer(200, b"<html>no</html>")}
 _REFUSALS = {
     status: _answer(status, json.dumps({"error": {"message": "no room", "type": "overloaded"}}).encode())
     for status in (429, 503, 529)
@@ -315,6 +317,11 @@ def descriptors() -> list[str]:
     return found
 
 
+def resident() -> int:
+    """Resident set of this process, bytes (Linux)."""
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 async def held(tally: Tally, port: int) -> Held:
     """What is held now that nothing is under way; waits until what was left behind is let go, for 5 s at most."""
     until = time.monotonic() + 5.0
@@ -328,7 +335,7 @@ async def held(tally: Tally, port: int) -> Held:
     connections = connections_to(port)
     return Held(
         calls=tally.calls,
-        resident_bytes=int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGESIZE"),
+        resident_bytes=resident(),
         descriptors=len(descriptors()) - connections,
         connections=connections,
         tasks=len(asyncio.all_tasks()),
@@ -373,7 +380,8 @@ def line_of(row: Held) -> str:
 
 
 HEAD = (
-    "| calls | resident set, MiB | descriptors | connections | tasks | threads | places | records open | calls alive |\n"
+    "| calls | resident set, MiB | descriptors | connections | tasks | threads | places | records open | calls alive "
+    "|\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
@@ -447,8 +455,9 @@ def main() -> int:
         wrong.append(f"{stay} connections stay open here and {seen['open']} at the server once the clients are closed")
     faults = {name: count for name, count in seen["seen"].items() if name}
     print(
-        f"\n{tally.calls:,} calls in {took:.0f} s: {tally.answers:,} answered, {tally.left} left by the caller, failed: "
-        f"{dict(tally.failures)}.\n{sum(seen['seen'].values()):,} requests, {sum(faults.values()):,} with a fault: {faults}."
+        f"\n{tally.calls:,} calls in {took:.0f} s: {tally.answers:,} answered, {tally.left} left by the caller, "
+        f"failed: {dict(tally.failures)}.\n{sum(seen['seen'].values()):,} requests, {sum(faults.values()):,} with a "
+        f"fault: {faults}."
         f"\nResident set, second half: {grows:.1f} ± {half:.1f} B a call.\n" + ("Flat." if not wrong else "Not flat:")
     )
     print("\n".join(wrong))
