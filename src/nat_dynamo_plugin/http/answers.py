@@ -202,6 +202,9 @@ class _StreamReader(Reader):
         tokens = self.record.completion_tokens or self._tokens
         if self._tokens > 1 and tokens > 1:
             self.record.client_itl_ms = (self._last_ms - self._first_ms) / (tokens - 1)
+        self._check_end()
+
+    def _check_end(self) -> None:
         # `[DONE]` alone says nothing: a server that was cut off itself may send it all the same.
         whole = all(self._open.values()) if self._open else self.complete and self.record.finish_reason is not None
         if not whole and not self._cutter.lost:
@@ -216,6 +219,8 @@ class _StreamReader(Reader):
                 self._last_ms = now_ms
                 return
         self._head = self._lead = b""  # what is decoded may say something new
+        if self.complete:
+            return  # clients read no further
         answer = read_answer(data)
         if name == b"error":
             self._fail("error_in_answer", error_text(data) or "the server sent an error event")
@@ -223,6 +228,7 @@ class _StreamReader(Reader):
             self._take(answer, data, now_ms)
         elif data.strip() == b"[DONE]":
             self.complete = True
+            self._check_end()  # whatever comes behind it
         elif data.strip():
             self._fail("unreadable", f"an event of the stream is no JSON object: {error_text(data)[:200]}")
 

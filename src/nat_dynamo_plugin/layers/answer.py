@@ -31,6 +31,7 @@ class AnswerLayer:
     - Dynamo 1.6.0 answers `{"message": ..., "type": ..., "code": ...}` where OpenAI answers `{"error": {...}}`. The
       OpenAI library takes both, but Agno then says "Unknown model error".
     - An error answer is read to a bound, and a key that it repeats is masked.
+    - Of a stream the first piece is read.
 
     Args:
         read_usage: what reads the usage of servers that do not name it as OpenAI does.
@@ -58,7 +59,12 @@ class AnswerLayer:
         if record.streamed and is_stream_asked_for(call) is False:
             yield Close(reply)
             return self._other(call, "an event stream came where one answer was asked for")
-        if record.streamed or 300 <= reply.status < 400:
+        if record.streamed:
+            if reply.content is None:
+                # Down here, so that all that this attempt holds is free before another one is made.
+                yield ReadBody(reply, 0)
+            return reply
+        if 300 <= reply.status < 400:
             return reply
         if reply.content is None:
             yield ReadBody(reply, self._max_bytes)
