@@ -395,6 +395,7 @@ async def run(port: int, calls: int, trace: bool) -> tuple[list[Held], Tally, in
             config = DynamoModelConfig(
                 base_url=f"http://127.0.0.1:{port}/v1", model_name=MODEL, api_key="x" * 8, max_retries=3,
                 request_timeout=READ_TIMEOUT_S, connection={"engine": engine}, max_active_prefixes=4 * AT_ONCE,
+                max_concurrency=AT_ONCE,  # refusals at random would teach `auto` to send one at a time
             )  # fmt: skip
             service = make_service(config, emit_record=tally.take)
             http = await stack.enter_async_context(service.http_clients())

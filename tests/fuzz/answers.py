@@ -102,25 +102,33 @@ def events(dice: random.Random) -> list[Any]:
     return [*made, "[DONE]"]
 
 
-def stream(dice: random.Random, said: list[Any]) -> bytes:
-    """Events as bytes: with any line end, comments, names and a byte order mark."""
+def stream(dice: random.Random, said: list[Any], *, fields: bool = True) -> bytes:
+    """Events as bytes: with any line end, comments and a byte order mark.
+
+    Args:
+        dice: draws.
+        said: the events; a text is written as it is.
+        fields: whether lines of other fields may come between (`id`, `retry`, `event`). OpenAI's library 2.54 takes an
+            empty line somewhere behind one for an event, and raises `JSONDecodeError` for that.
+    """
     end = dice.choice((b"\n", b"\n", b"\r\n", b"\r"))
     made = [b"\xef\xbb\xbf"] if dice.random() < 0.1 else []
     for event in said:
-        data = event.encode() if isinstance(event, str) else as_json(dice, event)
+        data = event.encode("utf-8", "surrogatepass") if isinstance(event, str) else as_json(dice, event)
         lines = [b":" + dice.choice((b"", b" keep-alive", "ä".encode()))] if dice.random() < 0.1 else []
-        lines += [dice.choice((b"event: message", b"id: 3", b"retry: 5", b"event:"))] if dice.random() < 0.1 else []
+        more = (b"event: message", b"id: 3", b"retry: 5", b"event:")
+        lines += [dice.choice(more)] if fields and dice.random() < 0.1 else []
         lines += [dice.choice((b"data: ", b"data: ", b"data:")) + data, b"", *([b""] * dice.choice((0, 0, 0, 1)))]
         made += [line + end for line in lines]
     return b"".join(made)
 
 
-def broken_stream(dice: random.Random) -> bytes:
-    """A stream near a right one."""
+def broken_stream(dice: random.Random, *, fields: bool = True) -> bytes:
+    """A stream near a right one; see `stream`."""
     said = events(dice)
     match dice.randrange(6):
         case 0:
-            return changed_bytes(dice, stream(dice, said))
+            return changed_bytes(dice, stream(dice, said, fields=fields))
         case 1:
             del said[dice.randrange(len(said)) :]
         case 2:
@@ -131,8 +139,8 @@ def broken_stream(dice: random.Random) -> bytes:
             at = dice.randrange(len(said))
             said[at] = said[at] if isinstance(said[at], str) else changed(dice, said[at])
         case _:
-            said.insert(dice.randrange(len(said)), odd_text(dice).encode("utf-8", "replace").decode())
-    return stream(dice, said)
+            said.insert(dice.randrange(len(said)), odd_text(dice))
+    return stream(dice, said, fields=fields)
 
 
 def cut(dice: random.Random, data: bytes) -> list[bytes]:

@@ -43,7 +43,8 @@ def reply(dice: random.Random, streamed: bool) -> tuple[int, list[tuple[bytes, b
     kind = (KINDS[1] if streamed else KINDS[0]) if likely else dice.choice(KINDS)
     body = answer(dice)
     if kind == KINDS[1] and likely:
-        body = broken_stream(dice) if dice.random() < 0.7 else stream(dice, events(dice))
+        is_broken = dice.random() < 0.7
+        body = broken_stream(dice, fields=False) if is_broken else stream(dice, events(dice), fields=False)
     encoding, body = encoded(dice, body)
     headers = [(b"content-type", kind), *([(b"content-encoding", encoding)] if encoding else [])]
     return dice.choice(STATUSES), headers, cut(dice, body) if len(body) < 5000 else [body]
@@ -73,8 +74,10 @@ def test_a_caller_gets_an_answer_or_an_exception_of_openai() -> None:
         status, headers, pieces = reply(dice, streamed)
         error = dice.choice(breaks) if dice.random() < 0.1 else None
         seen = caller.call(httpx.Response(status, headers=headers, stream=Body(pieces, error)), streamed=streamed)
+        # Of a redirect to nowhere the library reads the body itself, so a break in it comes as the HTTP library has it.
+        broken = (type(error),) if error is not None and status == 302 else ()
         said = f"example {name}: {status} {headers} {b''.join(pieces)[:2000]!r} {error!r}: {seen}"
-        assert seen.error is None or isinstance(seen.error, openai.OpenAIError), said
+        assert seen.error is None or isinstance(seen.error, (openai.OpenAIError, *broken)), said
         assert seen.record.failed == (seen.error is not None), said
         if seen.error is None:
             assert 200 <= status < 300, said
