@@ -224,3 +224,36 @@ def test_an_answer_that_is_an_error_all_the_same() -> None:
 def test_what_a_layer_says_in_the_record() -> None:
     _, records = failing(lambda _: httpx.Response(307, headers={"location": f"gopher://h/{CANARY}"}))
     assert "gopher://h/***" in str(records[0].error) and "canary" not in repr(records)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["ours", "the caller's own"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_error_within_an_answer(streamed: bool, known: bool) -> None:
+    key = CANARY if known else "sk-canary-of-a-caller-alone"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        words = {"error": {"message": f"no such key: {request.headers['authorization']}", "code": 401}}
+        if not streamed:
+            return httpx.Response(200, json=words)
+        token = {"choices": [{"index": 0, "delta": {"content": "Ye"}, "finish_reason": None}]}
+        text = "".join(f"data: {json.dumps(event)}\n\n" for event in (token, words))
+        return httpx.Response(
+            200, headers={"content-type": "text/event-stream"}, stream=httpx.ByteStream(text.encode())
+        )
+
+    records: list[CallRecord] = []
+    config = DynamoModelConfig(model_name="m", base_url="http://127.0.0.1:1/v1", api_key=CANARY, max_retries=0)  # type: ignore[arg-type]
+    transport = DynamoTransport(httpx.MockTransport(answer), make_service(config, emit_record=records.append))
+    http = httpx.Client(transport=transport)
+    with (
+        openai.OpenAI(
+            base_url=config.base_url, api_key="unused" if known else key, http_client=http, max_retries=0
+        ) as client,
+        pytest.raises(openai.APIError) as caught,
+    ):
+        made: Any = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "?"}], stream=streamed
+        )
+        list(made)
+    said = f"{caught.value} {caught.value!r} {caught.value.body} {records}"
+    assert "no such key: Bearer ***" in str(caught.value) and "canary" not in said

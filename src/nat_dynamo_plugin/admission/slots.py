@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
 import logging
 from collections.abc import Callable
@@ -18,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 STALLED_S = 300.0
 """A call gives up its wait when for so long (s) not one was answered."""
-_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.005, 5.0
+LOST_S = 2.0
+"""After so long (s) without an answer, those that their readers have dropped are looked for."""
+_SHORTEST_WAIT_S = 0.005
 
 
 class Slots:
@@ -37,6 +40,7 @@ class Slots:
         self.under_way = 0
         self.heap: list[tuple[float, int, Slot]] = []
         self.last_answer = -inf
+        self._collected = -inf
         self.lock = Lock()
         self.numbers = count()
         self._told: float = limit.most
@@ -71,6 +75,23 @@ class Slots:
                 if slot.wake():
                     self.under_way += 1
                     slot.taken = True
+
+    def find_lost(self, asked: float) -> None:
+        """Take the slots of answers that were dropped without being closed, if nothing has moved for a while.
+
+        OpenAI's library ties a stream into a circle, which only Python's collector finds; and that does not run while
+        all that would allocate something waits here.
+
+        Args:
+            asked: since when somebody waits.
+        """
+        with self.lock:
+            now, moved = self.clock(), max(asked, self.last_answer)
+            patience = LOST_S if self._collected < moved else STALLED_S / 10
+            if now - max(moved, self._collected) < patience:
+                return
+            self._collected = now
+        gc.collect()
 
     def refused(self) -> None:
         """The server refused a call for overload. Needs the lock."""
@@ -188,13 +209,14 @@ class Slot:
         now = slots.clock()
         pause = slots.limit.paused_until - now
         left = self._until(asked) - now
-        return max(_SHORTEST_WAIT_S, min(left, pause if pause > 0 else _LONGEST_WAIT_S, _LONGEST_WAIT_S))
+        return max(_SHORTEST_WAIT_S, min(left, pause if pause > 0 else LOST_S, LOST_S))
 
     def _look(self, asked: float) -> None:
         slots = self._slots
         if not self.taken:
             with slots.lock:
                 slots.grant()
+            slots.find_lost(asked)
         now = slots.clock()
         self.waited_s = now - asked
         if not self.taken and now >= self._until(asked):

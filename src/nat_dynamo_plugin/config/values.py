@@ -54,7 +54,8 @@ def value_of(
     allowed = [f"a whole number from {least} to {most}" if most is not None else f"a whole number of {least} or more"]
     allowed = [*(["LOW, MEDIUM, HIGH"] * levels), *allowed, *(["auto"] * auto), *(["null"] * null)]
     near = ""
-    if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number):
+    # Not `isfinite` for an int, which may be too long for a float.
+    if isinstance(number, int | float) and not isinstance(number, bool) and -math.inf < number < math.inf:
         fitting = max(least, round(number if most is None else min(number, most)))
         if fitting == number:
             return fitting

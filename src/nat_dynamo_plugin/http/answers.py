@@ -5,7 +5,7 @@ Nothing here raises, whatever the bytes are, and memory stays bounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -42,6 +42,7 @@ def reader_for(
     headers: Sequence[tuple[bytes, bytes]],
     *,
     read_usage: Sequence[ReadUsage] = (),
+    mask: Callable[[str], str] = redacted,
 ) -> Reader:
     """What reads an answer with this status and these headers into its record.
 
@@ -51,6 +52,7 @@ def reader_for(
         headers: as they came, in any case.
         read_usage: how the dialects in use read `usage`, besides OpenAI's own names, which are always read. What they
             say comes last.
+        mask: takes the secrets out of what is said of an error.
     """
     record.status = status
     encoding = content_type = b""
@@ -62,17 +64,19 @@ def reader_for(
             content_type = value
     record.streamed = status < 400 and content_type.lower().lstrip().startswith(b"text/event-stream")
     reader = (_StreamReader if record.streamed else _UnaryReader)(record, read_usage)
+    reader.mask = mask
     return _EncodedReader(reader, encoding.decode("latin-1")) if encoding else reader
 
 
 class Reader:
     """Reads an answer into its record. This one knows nothing; the others refine it."""
 
-    __slots__ = ("_read_usage", "complete", "problem", "record")
+    __slots__ = ("_read_usage", "complete", "mask", "problem", "record")
 
     def __init__(self, record: CallRecord, read_usage: Sequence[ReadUsage] = ()) -> None:
         self.record = record
         self._read_usage = read_usage
+        self.mask: Callable[[str], str] = redacted
         self.complete = False
         """Whether the protocol's last event has passed: `[DONE]`, or the end of a response of the responses API. Of
         an answer in one piece it is never known before the connection says so."""
@@ -87,7 +91,7 @@ class Reader:
         """Take the end of the bytes. Call it once."""
 
     def _fail(self, kind: str, problem: str) -> None:
-        self.problem = self.problem or redacted(problem)
+        self.problem = self.problem or self.mask(problem)
         if self.record.error is None:
             self.record.error = self.problem
             self.record.error_type = kind
@@ -202,6 +206,9 @@ class _StreamReader(Reader):
         tokens = self.record.completion_tokens or self._tokens
         if self._tokens > 1 and tokens > 1:
             self.record.client_itl_ms = (self._last_ms - self._first_ms) / (tokens - 1)
+        self._check_end()
+
+    def _check_end(self) -> None:
         # `[DONE]` alone says nothing: a server that was cut off itself may send it all the same.
         whole = all(self._open.values()) if self._open else self.complete and self.record.finish_reason is not None
         if not whole and not self._cutter.lost:
@@ -216,6 +223,8 @@ class _StreamReader(Reader):
                 self._last_ms = now_ms
                 return
         self._head = self._lead = b""  # what is decoded may say something new
+        if self.complete:
+            return  # clients read no further
         answer = read_answer(data)
         if name == b"error":
             self._fail("error_in_answer", error_text(data) or "the server sent an error event")
@@ -223,6 +232,7 @@ class _StreamReader(Reader):
             self._take(answer, data, now_ms)
         elif data.strip() == b"[DONE]":
             self.complete = True
+            self._check_end()  # whatever comes behind it
         elif data.strip():
             self._fail("unreadable", f"an event of the stream is no JSON object: {error_text(data)[:200]}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from nat_dynamo_plugin.http.encodings import decoder, is_known
+from nat_dynamo_plugin.http.encodings import decoder, is_left_to_library
 
 MAX_PIECE_BYTES = 64 * 2**20
 """What one piece of an answer may hold at most, in bytes."""
@@ -15,7 +15,8 @@ _DESCRIBED = ("content-encoding", "content-length")
 class Decoded:
     """The body of an answer, decoded.
 
-    An encoding that nobody knows is left alone, as HTTP libraries do: some servers name one where there is none.
+    An encoding that nobody here can undo is left alone, as HTTP libraries do: some servers name one where there is
+    none.
 
     Args:
         stream: the body as it comes.
@@ -69,7 +70,7 @@ def decode(native: Any, broken: Callable[[str], Exception]) -> None:
     if "content-encoding" not in headers:
         return
     encoding = headers["content-encoding"]
-    if decoder(encoding, len) is None and is_known(encoding):
+    if decoder(encoding, len) is None and is_left_to_library(encoding):
         return
     native.stream = Decoded(native.stream, encoding, broken)
     for name in _DESCRIBED:

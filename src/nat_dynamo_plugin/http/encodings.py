@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Protocol
 
 PIECE_BYTES = 65_536
@@ -122,6 +124,9 @@ _MAKERS: dict[str, Callable[[Push], Push | None]] = {
 }
 
 
-def is_known(encoding: str) -> bool:
-    """Whether all of a `Content-Encoding` are names that we have heard of, decodable here or not."""
-    return all(name.strip() in _MAKERS for name in encoding.lower().split(","))
+def is_left_to_library(encoding: str) -> bool:
+    """Whether the HTTP library may undo a `Content-Encoding` that `decoder` can not: brotli by another package."""
+    names = [name.strip() for name in encoding.lower().split(",")]
+    if "br" not in names or not all(name in _MAKERS for name in names):
+        return False
+    return any(name in sys.modules or find_spec(name) is not None for name in ("brotli", "brotlicffi"))

@@ -17,7 +17,15 @@ from nat_dynamo_plugin.http.call import Call
 
 logger = logging.getLogger(__name__)
 
-_Lost = tuple[Call, Any, asyncio.AbstractEventLoop | None]
+_Lost = tuple[Call, Any, Any, asyncio.AbstractEventLoop | None]
+
+_being_read: set[Any] = set()
+"""What reads the answers of blocking clients.
+
+httpx's connection pool closes an answer's connection in a generator's end, under a lock. If the collector ended it, in a
+thread that has the lock, that thread would wait for itself; so nothing here is garbage before it is closed.
+"""
+keep, release = _being_read.add, _being_read.discard
 
 
 class _Keeper:
@@ -36,7 +44,7 @@ class _Keeper:
 
     def _end_all(self) -> None:
         while True:
-            call, stream, loop = self.queue.get()
+            call, stream, rest, loop = self.queue.get()
             try:
                 if loop is None:
                     stream.close()
@@ -47,7 +55,8 @@ class _Keeper:
                 logger.debug("A lost answer could not be closed", exc_info=True)
             finally:
                 call.finish()
-                del call, stream, loop
+                release(rest)
+                del call, stream, rest, loop
 
 
 _closing: set[asyncio.Task[None]] = set()
@@ -64,6 +73,6 @@ watch = _keeper.ensure
 """Be ready for answers that are lost; cheap when it is already."""
 
 
-def let_go(call: Call, stream: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+def let_go(call: Call, stream: Any, rest: Any, loop: asyncio.AbstractEventLoop | None) -> None:
     """Close an answer and end its call, soon and elsewhere. May be called from a destructor."""
-    _keeper.queue.put((call, stream, loop))
+    _keeper.queue.put((call, stream, rest, loop))

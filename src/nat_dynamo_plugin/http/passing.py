@@ -13,7 +13,7 @@ import anyio
 
 from nat_dynamo_plugin.http.call import Call, Reader, Reply
 from nat_dynamo_plugin.http.io import pieces, pieces_async
-from nat_dynamo_plugin.http.lost import let_go
+from nat_dynamo_plugin.http.lost import keep, let_go, release
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES
 from nat_dynamo_plugin.http.words import about
 
@@ -61,6 +61,10 @@ class Passing:
         self._is_events = call.record.streamed and call.reader is not None
         self._held = b""
         self._check = _utf8().decode
+        if loop is None:
+            if self._rest is None:
+                self._rest = pieces(self._stream, call)
+            keep(self._rest)
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -71,8 +75,6 @@ class Passing:
                     break
                 yield passed
             else:
-                if self._rest is None:
-                    self._rest = pieces(self._stream, self._call)
                 for chunk in self._rest:
                     feed(chunk)
                     if plain or (
@@ -175,6 +177,7 @@ class Passing:
                 self._call.exhausted()
             self._stream.close()
         finally:
+            release(self._rest)
             self._call.finish()
 
     async def aclose(self) -> None:
@@ -204,7 +207,7 @@ class Passing:
     def __del__(self) -> None:
         # A caller that drops an answer without closing it must not keep a connection, nor a place at the gate.
         if not self._closed:
-            let_go(self._call, self._stream, self._loop)
+            let_go(self._call, self._stream, self._rest, self._loop)
 
 
 def error_event(call: Call) -> bytes:

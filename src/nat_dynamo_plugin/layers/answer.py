@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from nat_dynamo_plugin.http.answers import Reader, error_text, reader_for
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.encodings import decoder
 from nat_dynamo_plugin.http.flow import MAX_ERROR_BYTES, Close, Flow, ReadBody, Send
+from nat_dynamo_plugin.http.headers import Headers
 from nat_dynamo_plugin.secrets import Secrets, known
 
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -29,6 +31,7 @@ class AnswerLayer:
     - Dynamo 1.6.0 answers `{"message": ..., "type": ..., "code": ...}` where OpenAI answers `{"error": {...}}`. The
       OpenAI library takes both, but Agno then says "Unknown model error".
     - An error answer is read to a bound, and a key that it repeats is masked.
+    - Of a stream the first piece is read.
 
     Args:
         read_usage: what reads the usage of servers that do not name it as OpenAI does.
@@ -50,13 +53,19 @@ class AnswerLayer:
             if reply.content is None:
                 yield Close(reply)
                 reply = reply.with_content(b"".join(reply.head)[:MAX_ERROR_BYTES])
-            reply = reshaped(reply, _masked(call, _decoded(reply.content or b"", encoding)))
+            reply = reshaped(reply, _masked_bytes(call.headers, _decoded(reply.content or b"", encoding)))
         call.most_bytes = self._max_bytes
-        call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage))
+        mask = partial(_masked, call.headers)  # not the call, which has the reader
+        call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage, mask=mask))
         if record.streamed and is_stream_asked_for(call) is False:
             yield Close(reply)
             return self._other(call, "an event stream came where one answer was asked for")
-        if record.streamed or 300 <= reply.status < 400:
+        if record.streamed:
+            if reply.content is None:
+                # Down here, so that all that this attempt holds is free before another one is made.
+                yield ReadBody(reply, 0)
+            return reply
+        if 300 <= reply.status < 400:
             return reply
         if reply.content is None:
             yield ReadBody(reply, self._max_bytes)
@@ -152,9 +161,18 @@ def _decoded(content: bytes, encoding: str | None) -> bytes:
     return b"".join(pieces)[:MAX_ERROR_BYTES]
 
 
-def _masked(call: Call, content: bytes) -> bytes:
-    """The content without keys: those that this process knows, and those that were sent."""
+def _sent(headers: Headers) -> Secrets:
+    """The keys of a request, which its caller may have put there and nobody else knows."""
     sent = Secrets()
     for name in _SECRETS:
-        sent.remember((call.headers.get(name) or "").rpartition(" ")[2])
-    return sent.redacted_bytes(known.redacted_bytes(content))
+        sent.remember((headers.get(name) or "").rpartition(" ")[2])
+    return sent
+
+
+def _masked(headers: Headers, text: str) -> str:
+    """The text without keys: those that this process knows, and those that were sent."""
+    return _sent(headers).redacted(known.redacted(text))
+
+
+def _masked_bytes(headers: Headers, content: bytes) -> bytes:
+    return _sent(headers).redacted_bytes(known.redacted_bytes(content))

@@ -120,7 +120,7 @@ class BreakerLayer:
             if ticket.is_probe and outcome is Outcome.NEITHER:
                 outcome = Outcome.SUCCESS  # refused for overload, which a server is back for
             # Others wait for a probe, so its headers must do; of any other call the end decides.
-            goes_on = reply.content is None and reply.status < 400 and not ticket.is_probe
+            goes_on = (reply.content is None or record.streamed) and reply.status < 400 and not ticket.is_probe
         except Failure as failure:
             if failure.kind not in _OURS:
                 outcome, why = Outcome.FAILURE, f"{type(failure.original).__name__}: {failure}"

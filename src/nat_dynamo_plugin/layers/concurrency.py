@@ -49,7 +49,7 @@ class ConcurrencyLayer:
             raise
         if reply.status >= 400:
             slot.leave(refused=classify(reply.status, None, record.error or "") is Kind.OVERLOAD)
-        elif reply.content is None:
+        elif reply.content is None or record.streamed:
             call.on_end(partial(_ended, slot))
         else:
             slot.leave(answered=True)

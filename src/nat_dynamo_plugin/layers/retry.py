@@ -114,7 +114,7 @@ class RetryLayer:
             try:
                 reply: Reply = yield from send(call)
                 if reply.status < 400:
-                    if reply.content is None:
+                    if reply.content is None and not reply.head:  # else it was read further down
                         yield ReadBody(reply, 0 if reply.is_streamed else MAX_UNARY_BYTES)
                     return reply
                 wait, why = (None, "") if last else (yield from self._judge(reply, retry))

@@ -211,3 +211,35 @@ def test_a_waiting_task_of_a_loop_that_is_closed_takes_no_turn() -> None:
     held.leave()
     assert s.slot(2).try_enter()
     gc.collect()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_slot_of_what_was_dropped_in_a_circle_is_found(monkeypatch: pytest.MonkeyPatch, asynchronous: bool) -> None:
+    monkeypatch.setattr("nat_dynamo_plugin.admission.slots.LOST_S", 0.01)
+    monkeypatch.setattr("nat_dynamo_plugin.admission.slots.STALLED_S", 20.0)  # after which it would fail
+    s = slots(1)
+
+    class Dropped:
+        def __init__(self) -> None:
+            self.itself = self
+            self.slot = s.slot(0)
+            assert self.slot.try_enter()
+
+        def __del__(self) -> None:
+            self.slot.leave()
+
+    async def enter() -> None:
+        async with s.slot(1):
+            pass
+
+    gc.disable()
+    try:
+        Dropped()
+        if asynchronous:
+            asyncio.run(enter())
+        else:
+            with s.slot(1):
+                pass
+    finally:
+        gc.enable()
+    assert (s.under_way, s.waiting) == (0, 0)

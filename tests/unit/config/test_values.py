@@ -47,6 +47,7 @@ def test_what_is_taken(value: object, options: dict[str, object], read: object) 
         ),
         (float("inf"), {}, "f=inf is not allowed: use a whole number of 1 or more"),
         (float("nan"), {"most": 9}, "f=nan is not allowed: use a whole number from 1 to 9"),
+        (10**400, {"most": 9}, "f=10+ is not allowed: use a whole number from 1 to 9; the nearest is 9"),
         ("²", {}, "f='²' is not allowed: use a whole number of 1 or more"),
         ([], {}, r"f=\[\] is not allowed"),
     ],

@@ -33,6 +33,7 @@ WHOLE = token("Ye") + token("s.") + token("", "stop") + DONE
 BROKEN = {
     "clean end": token("Ye"),
     "[DONE] alone": token("Ye") + DONE,
+    "[DONE] before the end": token("Ye") + DONE + token("s.") + token("", "stop") + DONE,
     "finish reason error": token("Ye") + token("", "error") + DONE,
     "an error event": token("Ye") + b'event: error\ndata: {"message": "the boiler is cold", "code": 503}\n\n',
     "an error object": token("Ye") + event({"error": {"message": "the boiler is cold"}}),

@@ -360,6 +360,33 @@ class TestTheEnd:
         gc.collect()
         assert ends.ended.wait(30) and closed == [True] and len(ends.records) == 1
 
+    def test_what_is_never_closed_is_not_ended_by_the_collector(self, library: ModuleType) -> None:
+        # httpcore takes the lock of its pool there, which the thread that collects may hold.
+        ended_in: list[threading.Thread] = []
+        ended = threading.Event()
+
+        class Pooled(library.SyncByteStream):  # type: ignore[misc, name-defined]
+            def __iter__(self) -> Iterator[bytes]:
+                try:
+                    yield b"a"
+                    yield b"b"
+                finally:
+                    ended_in.append(threading.current_thread())
+                    ended.set()
+
+        way = Way(library, False)
+        reply = lambda _: library.Response(200, stream=Pooled())  # noqa: E731
+        transport = way.shell(library.MockTransport(reply), chained([Ends()]))
+        client = library.Client(transport=transport)
+        response = client.send(client.build_request("POST", URL, json={}), stream=True)
+        pieces = response.iter_raw()
+        assert next(pieces) == b"a"
+        circle: list[Any] = [response, pieces]
+        circle.append(circle)
+        del response, pieces, circle
+        gc.collect()
+        assert ended.wait(30) and ended_in != [threading.current_thread()]
+
     async def test_of_an_async_answer_that_is_never_closed(self, library: ModuleType) -> None:
         way, ends = Way(library, True), Ends()
         closed: list[bool] = []

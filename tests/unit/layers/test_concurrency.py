@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from nat_dynamo_plugin import DynamoModelConfig, DynamoTransport, make_service
 from nat_dynamo_plugin.admission.concurrency import ConcurrencyLimit
 from nat_dynamo_plugin.admission.slots import Slots
 from nat_dynamo_plugin.http.call import Reply
@@ -69,3 +72,42 @@ def test_without_a_slot_in_time_the_call_is_refused_here(drive: Any, scripted: A
     reply = drive(one, server, call)
     assert reply.status == 529 and not server.sent and call.record.error_type == "overload"
     assert call.record.slot_wait_ms > 0
+
+
+@pytest.mark.parametrize("engine", ["sync", "async"])
+def test_a_stream_that_breaks_before_its_first_event_gives_it_back_before_the_call_is_made_again(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nat_dynamo_plugin.layers.retry.backoff_s", lambda retry: 0.0)
+    monkeypatch.setattr("nat_dynamo_plugin.admission.slots.STALLED_S", 5.0)  # or this would fail after five minutes
+    broken, records = [True], []
+
+    class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            if broken.pop():
+                broken.append(False)
+                raise httpx.ReadError("reset")
+            yield b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in self:
+                yield piece
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
+
+    config = DynamoModelConfig(base_url="http://only-one/v1", model_name="m", api_key=None, max_concurrency=1)
+    transport = DynamoTransport(httpx.MockTransport(serve), make_service(config, emit_record=records.append))
+    url, body = "http://only-one/v1/chat/completions", {"model": "m", "messages": [], "stream": True}
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await client.post(url, json=body)
+
+    if engine == "sync":
+        with httpx.Client(transport=transport) as client:
+            response = client.post(url, json=body)
+    else:
+        response = asyncio.run(ask())
+    assert response.status_code == 200 and b"[DONE]" in response.content
+    assert (records[0].attempts, records[0].error) == (2, None)
