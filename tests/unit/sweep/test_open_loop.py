@@ -75,6 +75,7 @@ def test_latency_counts_from_the_arrival(arrived: float) -> None:
         step("WORKFLOW_START", 10.0),
         step("CUSTOM_START", arrived, ARRIVAL_STEP_NAME, "a"),
         step("CUSTOM_END", arrived, ARRIVAL_STEP_NAME, "a"),
+        step("LLM_END", 19.0, "llm", "l"),
         step("WORKFLOW_END", 20.0),
     ]
     question = Question.from_trajectory("q", steps)
