@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
 
 from nat_dynamo_bfcl.agent import WAYS_OF_ASKING, BfclAgent
 from nat_dynamo_bfcl.answers import answer_key, solution
@@ -137,12 +141,6 @@ async def test_errors_are_the_models_to_read() -> None:
                     ToolCall("__init__", {}),
                     ToolCall("cd", {"folder='x') or exit(": 1}),
                 )
-            case 1:
-                message = AIMessage("")
-                message.invalid_tool_calls = [
-                    {"type": "invalid_tool_call", "name": "cd", "args": "{", "id": "bad", "error": "not JSON"}
-                ]
-                return message
             case _:
                 return AIMessage("I give up.")
 
@@ -150,28 +148,144 @@ async def test_errors_are_the_models_to_read() -> None:
     result = await BfclAgent(model).answer(get_task("multi_turn_base_0"))
     assert result.error is None
     assert result.calls[0] == [["cd(folder='nowhere')", "cd(wings=2)"]]
-    texts = [str(message.content) for message in model.prompts[2] if isinstance(message, ToolMessage)]
+    texts = [str(message.content) for message in model.prompts[1] if isinstance(message, ToolMessage)]
     assert "No such file or directory" in texts[0]
     assert "unexpected keyword argument 'wings'" in texts[1]
     assert texts[2] == "Error during execution: name 'fly' is not defined"
     assert texts[3] == "Error during execution: name '__init__' is not defined"
     assert "unexpected keyword argument" in texts[4]
-    assert texts[5] == "Error during execution: not JSON"
+
+
+UNREADABLE = '{"folder": "tem'
+"""Arguments of a call that break off: LangChain reads them where they come in chunks, and not where they do not."""
+
+
+class Server(FakeChatModel):
+    """Streams its first reply's calls as OpenAI's servers do: the arguments as text, in pieces."""
+
+    arguments: list[str]
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        reply = self._generate(messages).generations[0].message
+        if len(self.prompts) > 1:
+            yield ChatGenerationChunk(message=AIMessageChunk(reply.content))
+            return
+        for index, text in enumerate(self.arguments):
+            for call in (
+                tool_call_chunk(name="mkdir", args=text[:3], id=f"c{index}", index=index),
+                tool_call_chunk(name=None, args=text[3:], id=None, index=index),
+            ):
+                yield ChatGenerationChunk(message=AIMessageChunk("", tool_call_chunks=[call]))
+
+
+def unreadable_reply() -> AIMessage:
+    reply = reply_with(ToolCall("mkdir", {"dir_name": "temp"}), id="good")
+    return AIMessage(
+        "",
+        tool_calls=reply.tool_calls,
+        invalid_tool_calls=[
+            {"type": "invalid_tool_call", "name": "cd", "args": UNREADABLE, "id": "bad", "error": "not JSON"}
+        ],
+    )
+
+
+async def test_a_call_that_is_no_json_ends_its_turn_and_no_call_of_its_reply_is_made() -> None:
+    """As in BFCL, whose `decode_execute` raises for the whole reply, and whose turn is then over."""
+    task = get_task("multi_turn_base_0")
+
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        return unreadable_reply() if turn == 0 else solve(task, turn, step)
+
+    model = FakeChatModel(reply=reply)
+    result = await BfclAgent(model).answer(task)
+    assert result.error is None
+    assert result.calls[0] == []
+    assert len(result.calls) == len(result.answers) == len(task.turns)
+    assert check(task, result.calls)["error_type"] == "multi_turn:empty_turn_model_response"
+    # The next request is well-formed: each call has its answer, and the next turn begins behind them.
+    _, _, asked, *answers, following = model.prompts[1]
+    assert isinstance(asked, AIMessage) and following.content == task.turns[1]
+    assert {message.tool_call_id: message.content for message in answers if isinstance(message, ToolMessage)} == {
+        "bad": "Error during execution: not JSON",
+        "good-0": "Not executed: another call of this reply is no JSON",
+    }
+
+
+async def test_a_call_that_is_no_json_takes_nothing_from_the_steps_before() -> None:
+    """BFCL passes over such a reply when it checks: what the turn had done counts."""
+    task = get_task("multi_turn_base_0")
+
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        return unreadable_reply() if turn == 0 and step == len(solution(task)[0]) else solve(task, turn, step)
+
+    result = await BfclAgent(FakeChatModel(reply=reply)).answer(task)
+    assert check(task, result.calls) == {"valid": True}
+
+
+@pytest.mark.parametrize("ask", ["async_stream", "sync_stream"])
+@pytest.mark.parametrize("arguments", [UNREADABLE, "[1]", '{"dir_name": "a"} {'])
+async def test_arguments_that_come_in_pieces_are_read_as_strictly(ask: str, arguments: str) -> None:
+    model = Server(reply=lambda task, turn, step: AIMessage("Done."), arguments=['{"dir_name": "b"}', arguments])
+    result = await BfclAgent(model, ask=ask).answer(get_task("multi_turn_base_0"))
+    assert result.error is None
+    assert result.calls[0] == []
+    answers = {m.tool_call_id: m.content for m in model.prompts[1] if isinstance(m, ToolMessage)}
+    assert answers["c0"] == "Not executed: another call of this reply is no JSON"
+    assert str(answers["c1"]).startswith("Error during execution: ") and arguments in str(answers["c1"])
+
+
+async def test_arguments_that_come_in_pieces_reach_the_tools() -> None:
+    model = Server(
+        reply=lambda task, turn, step: AIMessage("Done."), arguments=['{"dir_name": "a"}', '{"dir_name": "b\\n"}', ""]
+    )
+    result = await BfclAgent(model, ask="async_stream").answer(get_task("multi_turn_base_0"))
+    assert result.calls[0] == [["mkdir(dir_name='a')", "mkdir(dir_name='b\\n')", "mkdir()"]]
+
+
+def always_calling(task: Task, turn: int, step: int) -> AIMessage:
+    return reply_with(ToolCall("pwd", {}), id=f"call-{step}")
 
 
 async def test_a_turn_without_an_end_ends_the_question() -> None:
-    model = FakeChatModel(reply=lambda task, turn, step: reply_with(ToolCall("pwd", {}), id=f"call-{step}"))
+    """BFCL's count goes on to its limit of steps and one beyond, whose calls are executed too."""
+    model = FakeChatModel(reply=always_calling)
     result = await BfclAgent(model, max_steps=4).answer(get_task("multi_turn_base_0"))
-    assert result.error == "turn 0: no closing reply within 4 LLM calls"
-    assert len(model.prompts) == 4
-    assert result.calls == [[["pwd()"]] * 4]
+    assert result.error == "turn 0: no closing reply after 4 steps with calls"
+    assert result.llm_calls == len(model.prompts) == 5
+    assert result.calls == [[["pwd()"]] * 5]
 
 
-async def test_the_last_allowed_reply_may_close_the_turn() -> None:
+async def test_a_last_turn_without_an_end_is_checked_all_the_same() -> None:
+    """As in BFCL: it fails a question that was forced to quit by the number of its turns only."""
     task = get_task("multi_turn_base_0")
-    longest = max(len(turn) + 1 for turn in solution(task))
-    assert (await BfclAgent(FakeChatModel(reply=solve), max_steps=longest).answer(task)).error is None
-    assert (await BfclAgent(FakeChatModel(reply=solve), max_steps=longest - 1).answer(task)).error is not None
+    last = len(task.turns) - 1
+
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        calls = solution(task)[turn]
+        return always_calling(task, turn, step) if turn == last and step >= len(calls) else solve(task, turn, step)
+
+    result = await BfclAgent(FakeChatModel(reply=reply)).answer(task)
+    assert result.error is None
+    assert len(result.calls[last]) == 21
+    assert len(result.answers) == last
+    assert check(task, result.calls) == {"valid": True}
+
+
+async def test_the_reply_after_the_last_step_may_close_the_turn() -> None:
+    task = get_task("multi_turn_base_0")
+
+    def reply(task: Task, turn: int, step: int) -> AIMessage:
+        return always_calling(task, turn, step) if step < 20 else AIMessage("Done.")
+
+    result = await BfclAgent(FakeChatModel(reply=reply)).answer(task)
+    assert result.error is None
+    assert [len(turn) for turn in result.calls] == [20] * len(task.turns)
 
 
 async def test_a_failing_llm_call_ends_the_question_and_is_told() -> None:

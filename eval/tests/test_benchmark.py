@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,41 @@ def test_checks_leave_nothing_behind_and_do_not_see_each_other() -> None:
         verdicts = list(pool.map(lambda calls: check(right, calls)["valid"], [solved(right), wrong] * 6))
     assert verdicts == [True, False] * 6
     assert set(vars(sys.modules[UTILS])) == before
+
+
+def test_one_check_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool of the math class sets mpmath's precision, which is one for the whole process."""
+    task = get_task("multi_turn_base_0")
+    second_is_there = threading.Event()  # at the lock, or, if there is none, in the checker
+    asked, inside, most = itertools.count(1), [], []
+
+    class Watched:
+        def __init__(self, lock: Any) -> None:
+            self._lock = lock
+
+        def __enter__(self) -> None:
+            if next(asked) == 2:
+                second_is_there.set()
+            self._lock.__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            self._lock.__exit__(*error)
+
+    def checker(*_: Any) -> dict[str, Any]:
+        inside.append(None)
+        most.append(len(inside))
+        if len(most) == 2:
+            second_is_there.set()
+        if len(most) == 1:
+            assert second_is_there.wait(60)
+        inside.pop()
+        return {"valid": True}
+
+    monkeypatch.setattr(benchmark, "_checker_lock", Watched(benchmark._checker_lock))
+    monkeypatch.setattr("bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker.multi_turn_checker", checker)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: check(task, solved(task))["valid"], range(2))) == [True, True]
+    assert most == [1, 1]
 
 
 def test_instances_are_fresh_each_time() -> None:

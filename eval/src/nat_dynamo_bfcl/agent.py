@@ -10,8 +10,10 @@ from functools import reduce
 from operator import add
 from typing import Any, cast
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import (
+    AIMessage,
     AIMessageChunk,
     AnyMessage,
     HumanMessage,
@@ -19,6 +21,8 @@ from langchain_core.messages import (
     ToolMessage,
     message_chunk_to_message,
 )
+from langchain_core.messages.tool import InvalidToolCall
+from langchain_core.output_parsers.openai_tools import parse_tool_call
 from langchain_core.runnables import Runnable
 from langchain_core.tools import StructuredTool
 from langgraph.errors import GraphRecursionError
@@ -74,7 +78,25 @@ async def _ask_sync_stream(model: Model, messages: list[AnyMessage]) -> Any:
 
 
 def _joined(chunks: list[AIMessageChunk]) -> Any:
-    return message_chunk_to_message(reduce(add, chunks))
+    whole = reduce(add, chunks)
+    message = message_chunk_to_message(whole)
+    if isinstance(whole, AIMessageChunk) and isinstance(message, AIMessage):
+        # LangChain mends JSON that breaks off when it comes in chunks, and refuses it when it comes in one piece.
+        message.tool_calls, message.invalid_tool_calls = [], []
+        for chunk in whole.tool_call_chunks:
+            name, arguments = chunk["name"] or "", chunk["args"] or ""
+            try:
+                call = parse_tool_call({"function": {"name": name, "arguments": arguments}, "id": chunk["id"]})
+                if call is None or not isinstance(call["args"], dict):
+                    raise OutputParserException(f"the arguments of {name} are no object: {arguments}")
+                message.tool_calls.append(cast(Any, call))
+            except OutputParserException as error:
+                message.invalid_tool_calls.append(
+                    InvalidToolCall(
+                        type="invalid_tool_call", name=name, args=arguments, id=chunk["id"], error=str(error)
+                    )
+                )
+    return message
 
 
 WAYS_OF_ASKING: dict[str, Ask] = {
@@ -137,7 +159,7 @@ class BfclAgent:
     Args:
         llm: the chat model.
         system_prompt: the first message of every question.
-        max_steps: LLM calls that a turn may take before the question counts as failed; BFCL's own limit is 20.
+        max_steps: replies with calls that a turn may take; one reply more may close it. BFCL's own limit is 20.
         ask: how LLM calls are made, a key of `WAYS_OF_ASKING`.
     """
 
@@ -154,7 +176,8 @@ class BfclAgent:
     async def answer(self, task: Task) -> Result:
         """Put a task's user turns to the model one after the other and execute what it calls.
 
-        A failing LLM call or a turn without an end ends the question, not the run: the result's `error` tells.
+        A failing LLM call ends the question, and so does a turn without an end unless it is the last, which BFCL checks
+        all the same. The run goes on; the result's `error` tells.
         """
         question = Question(task, self._model_for(task), self._ask)
         tools = "+".join(task.involved_classes)
@@ -171,18 +194,21 @@ class BfclAgent:
             try:
                 state = await self._graph.ainvoke(
                     {"messages": [*messages, HumanMessage(text)]},
-                    config={"recursion_limit": 2 * self._max_steps},
+                    # BFCL executes the calls of the reply after the last allowed step too, and quits then.
+                    config={"recursion_limit": 2 * (self._max_steps + 1)},
                     context=question,
                 )
             except GraphRecursionError:
-                question.result.error = f"turn {turn}: no closing reply within {self._max_steps} LLM calls"
+                if turn < len(task.turns) - 1:
+                    question.result.error = f"turn {turn}: no closing reply after {self._max_steps} steps with calls"
                 break
             except Exception as error:
                 question.result.error = f"turn {turn}: {type(error).__name__}: {error}"
                 logger.exception("%s failed in turn %d", task.id, turn)
                 break
             messages = state["messages"]
-            question.result.answers.append(str(messages[-1].text))
+            reply = next(message for message in reversed(messages) if isinstance(message, AIMessage))
+            question.result.answers.append(str(reply.text))
 
     def _model_for(self, task: Task) -> Model:
         classes = task.involved_classes
@@ -194,7 +220,7 @@ class BfclAgent:
 
 def _build_graph() -> CompiledStateGraph[MessagesState, Question, MessagesState, MessagesState]:
     graph = StateGraph(MessagesState, context_schema=Question)
-    graph.add_node("model", _call_model, destinations=("tools", "model", END))
+    graph.add_node("model", _call_model, destinations=("tools", END))
     graph.add_node("tools", ToolNode([], awrap_tool_call=_call_tool))
     graph.add_edge(START, "model")
     graph.add_edge("tools", "model")
@@ -206,16 +232,22 @@ async def _call_model(state: MessagesState, runtime: Runtime[Question]) -> Comma
     # Acts only on an embedded Dynamo with scripted answers; any other server never sees it.
     with scripted_answer(question.next_answer_key()):
         reply = await question.ask(question.model, state["messages"])
+    # Where to go is said here, not on a conditional edge: every traced step costs NAT a copy of the conversation.
+    if reply.invalid_tool_calls:
+        return Command(update={"messages": [reply, *_unread(reply)]}, goto=END)
     if reply.tool_calls:
         question.start_step()
-    # Every call needs its answer, or the next request is malformed; those that are not JSON never get to the tools.
-    unreadable: list[AnyMessage] = [
-        ToolMessage(f"Error during execution: {call['error']}", tool_call_id=call["id"] or "", status="error")
-        for call in reply.invalid_tool_calls
-    ]
-    # Where to go is said here, not on a conditional edge: every traced step costs NAT a copy of the conversation.
-    goto = "tools" if reply.tool_calls else "model" if unreadable else END
-    return Command(update={"messages": [reply, *unreadable]}, goto=goto)
+    return Command(update={"messages": [reply]}, goto="tools" if reply.tool_calls else END)
+
+
+def _unread(reply: AIMessage) -> list[AnyMessage]:
+    """What a reply's calls get if one of them can not be read: as in BFCL none is made, and the turn is over.
+
+    Every call needs its answer, or the next turn's request is malformed.
+    """
+    errors = [(call["id"], f"Error during execution: {call['error']}") for call in reply.invalid_tool_calls]
+    errors += [(call["id"], "Not executed: another call of this reply is no JSON") for call in reply.tool_calls]
+    return [ToolMessage(text, tool_call_id=call_id or "", status="error") for call_id, text in errors]
 
 
 async def _call_tool(

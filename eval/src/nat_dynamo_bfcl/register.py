@@ -26,7 +26,11 @@ class BfclAgentConfig(FunctionBaseConfig, name="bfcl_agent"):
     """An agent that answers BFCL's multi-turn tasks with a tool loop, executing BFCL's tools."""
 
     llm_name: LLMRef = Field(description="The LLM under test.")
-    max_steps: int = Field(default=20, ge=1, description="LLM calls a turn may take; BFCL's own limit is 20.")
+    max_steps: int = Field(
+        default=20,
+        ge=1,
+        description="Replies with calls that a turn may take, at least 1; one more may close it. BFCL's limit is 20.",
+    )
     system_prompt: str | None = Field(default=None, description="Another system prompt than the agent's own.")
     ask: Literal["async", "async_stream", "sync", "sync_stream"] = Field(
         default="async", description="How LLM calls are made: in the event loop or in threads, unary or streamed."

@@ -11,7 +11,8 @@ class Result:
     """What one question came to. This, as JSON, is the workflow's output.
 
     `calls` holds by turn and step the executed calls, as BFCL's checker takes them. A turn ends with the reply
-    that calls no tool, which is in `answers`. `error` says why the question ended early, if it did.
+    that calls no tool, or has a call that can not be read; its text is in `answers`. The last turn may have none, for
+    BFCL checks it also if it was cut at the limit of steps. `error` says why the question ended early, if it did.
     """
 
     id: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from nat.data_models.evaluator import EvalInputItem
 from nat.plugins.eval.data_models.evaluator_io import EvalOutput, EvalOutputItem
@@ -28,6 +29,10 @@ class MetricSummary(BaseModel):
     questions: int
     scored_questions: int
     samples: int = Field(description="Observations that went into the average.")
+    calls: int = Field(
+        default=0, description="Answered LLM calls of the questions that did not fail; 0: it is measured of no calls."
+    )
+    covered_calls: int = Field(default=0, description="Those of them that have what is measured.")
     failures: dict[str, int] = Field(
         default_factory=dict, description="Questions that failed or were cut, by kind; they are in no average."
     )
@@ -63,30 +68,67 @@ class MetricOutput(EvalOutput):
     metric: MetricSummary
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What the questions of a dataset come to."""
+
+    items: list[EvalOutputItem] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    covered_calls: int = 0
+    calls: int = 0
+
+    def add(self, metric: Metric, config: DynamoMetricConfig, question: Question, failure: Failure | None) -> None:
+        if failure is not None:
+            self.failures.append(failure)
+        flaw = _flaw(config, question, failure)
+        samples = [] if flaw else metric.samples(question)
+        if failure is None:
+            covered, calls = metric.covered(question)
+            self.covered_calls += covered
+            self.calls += calls
+        self.samples.extend(samples)
+        self.items.append(_scored(metric, config, question, samples, flaw))
+
+    @property
+    def with_score(self) -> int:
+        return sum(item.score is not None for item in self.items)
+
+    def is_covered(self, config: DynamoMetricConfig) -> bool:
+        """Whether enough of the questions and of their calls have gone into the average."""
+        # Failures are counted beside the average, not in it; who tunes wants none of them (`strict`).
+        expected = len(self.items) if config.strict else len(self.items) - len(self.failures)
+        share = config.min_coverage
+        return self.with_score >= share * expected and self.covered_calls >= share * self.calls
+
+    def problem(self, by_kind: dict[str, int]) -> str | None:
+        """What the average leaves out."""
+        problems = []
+        if self.with_score < len(self.items) or not self.items:
+            example = next((item.error for item in self.items if item.error), "the dataset is empty")
+            failed = f"; {told(by_kind, len(self.items))}" if by_kind else ""
+            problems.append(
+                f"{self.with_score} of {len(self.items)} questions have a score{failed} (the first without: {example})"
+            )
+        if self.covered_calls < self.calls:
+            problems.append(f"{self.covered_calls:,} of {self.calls:,} answered LLM calls have data")
+        return "; ".join(problems) or None
+
+
 def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInputItem]) -> MetricOutput:
     """Score every question and the dataset as a whole.
 
     A question that failed or has no usable data has the score `None`, an `error`, and no part in the average.
     """
-    scored: list[EvalOutputItem] = []
-    pooled: list[Sample] = []
-    failures: list[Failure] = []
-    for item in items:
-        question = Question.from_trajectory(item.id, item.trajectory)
-        failure = failure_of(item.output_obj, question)
-        if failure is not None:
-            failures.append(failure)
-        flaw = _flaw(config, question, failure)
-        samples = [] if flaw else metric.samples(question)
-        pooled.extend(samples)
-        scored.append(_scored(metric, config, question, samples, flaw))
-    with_score = sum(item.score is not None for item in scored)
-    # Failures are counted beside the average, not in it; who tunes wants none of them (`strict`).
-    expected = len(scored) if config.strict else len(scored) - len(failures)
-    average = aggregate(pooled, config.statistic)
-    by_kind = count(failures)
-    problem = _problem(scored, by_kind, with_score)
-    if average is None or with_score < config.min_coverage * expected:
+    asked = [(item, Question.from_trajectory(item.id, item.trajectory)) for item in items]
+    metric = metric.suited([question for _, question in asked])
+    tally = _Tally()
+    for item, question in asked:
+        tally.add(metric, config, question, failure_of(item.output_obj, question))
+    by_kind = count(tally.failures)
+    average = aggregate(tally.samples, config.statistic)
+    problem = tally.problem(by_kind)
+    if average is None or not tally.is_covered(config):
         problem = f"no average: {problem}; min_coverage is {config.min_coverage:g}"
         average = NoAverage()
     if problem:
@@ -97,13 +139,15 @@ def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInp
         better=metric.better,
         statistic=config.statistic,
         meaning=metric.meaning,
-        questions=len(scored),
-        scored_questions=with_score,
-        samples=len(pooled),
+        questions=len(tally.items),
+        scored_questions=tally.with_score,
+        samples=len(tally.samples),
+        calls=tally.calls,
+        covered_calls=tally.covered_calls,
         failures=by_kind,
         problem=problem,
     )
-    return MetricOutput(average_score=average, eval_output_items=scored, metric=summary)
+    return MetricOutput(average_score=average, eval_output_items=tally.items, metric=summary)
 
 
 def _flaw(config: DynamoMetricConfig, question: Question, failure: Failure | None) -> str | None:
@@ -112,15 +156,6 @@ def _flaw(config: DynamoMetricConfig, question: Question, failure: Failure | Non
     if flaw is None and failure is not None:
         flaw = f"question {question.id!r} failed ({failure.kind}): {failure.error}"
     return flaw
-
-
-def _problem(scored: list[EvalOutputItem], failures: dict[str, int], with_score: int) -> str | None:
-    """What the average leaves out."""
-    if scored and with_score == len(scored):
-        return None
-    example = next((item.error for item in scored if item.error), "the dataset is empty")
-    failed = f"; {told(failures, len(scored))}" if failures else ""
-    return f"{with_score} of {len(scored)} questions have a score{failed} (the first without: {example})"
 
 
 def _scored(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample
-from nat_dynamo_plugin.evaluators.records import Question
+from nat_dynamo_plugin.evaluators.metric import CallMetric, DynamoMetricConfig, Sample
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 
-class KvReuse(Metric):
+class KvReuse(CallMetric):
     """Reads `usage.prompt_tokens_details.cached_tokens`.
 
     Not the router's `kv_hit_rate`: that is a forecast, and too high under cache pressure.
@@ -16,16 +16,14 @@ class KvReuse(Metric):
 
     unit: ClassVar[str] = "share"
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    meaning: ClassVar[str] = "prompt tokens taken from KV cache"
-    needs: ClassVar[str] = "no answered call with both prompt_tokens and cached_tokens"
+    meaning = "prompt tokens taken from KV cache"
+    needs = "no answered call with both prompt_tokens and cached_tokens"
 
-    def samples(self, question: Question) -> list[Sample]:
-        """One a call: its cached tokens out of its prompt tokens."""
-        return [
-            Sample(call.cached_tokens, call.prompt_tokens)
-            for call in question.answered_calls
-            if call.cached_tokens is not None and call.prompt_tokens
-        ]
+    def sample(self, call: CallRecord) -> Sample | None:
+        """The call's cached tokens out of its prompt tokens."""
+        if call.cached_tokens is None or not call.prompt_tokens:
+            return None
+        return Sample(call.cached_tokens, call.prompt_tokens)
 
 
 class KvReuseConfig(DynamoMetricConfig, name="dynamo_kv_reuse"):  # type: ignore[call-arg]

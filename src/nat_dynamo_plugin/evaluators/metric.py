@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from nat_dynamo_plugin.evaluators.records import Question
 from nat_dynamo_plugin.nearest import refuse_unknown_fields
+from nat_dynamo_plugin.telemetry.record import CallRecord
 
 Statistic = Literal["mean", "p50", "p95"]
 
@@ -48,19 +49,46 @@ class Metric(ABC):
     better: ClassVar[Literal["higher", "lower"]]
     """Direction of improvement: `maximize` or `minimize` in the optimizer's `eval_metrics`."""
 
-    meaning: ClassVar[str]
+    meaning: str
     """The figure in a few words, for tables."""
 
-    needs: ClassVar[str]
+    needs: str
     """What a question must have to be scored, as in "no call has ..."."""
 
     @abstractmethod
     def samples(self, question: Question) -> list[Sample]:
         """The question's observations; empty when it has no usable data. Failed calls give none."""
 
+    def covered(self, question: Question) -> tuple[int, int]:
+        """How many of the question's answered LLM calls went into its samples, and how many should have.
+
+        Both 0 for what is measured of a question as a whole.
+        """
+        return 0, 0
+
+    def suited(self, questions: Sequence[Question]) -> Metric:
+        """The metric as it is computed over these questions, for one that depends on what is known of them."""
+        return self
+
     def details(self, question: Question) -> dict[str, Any]:
         """Further JSON-ready figures for the question's reasoning."""
         return {}
+
+
+class CallMetric(Metric):
+    """A metric with one sample an answered call."""
+
+    @abstractmethod
+    def sample(self, call: CallRecord) -> Sample | None:
+        """What a call says; `None` if it says nothing."""
+
+    def samples(self, question: Question) -> list[Sample]:
+        """One an answered call that says something."""
+        return [sample for call in question.answered_calls if (sample := self.sample(call)) is not None]
+
+    def covered(self, question: Question) -> tuple[int, int]:
+        """Answered calls with a sample, and all of them."""
+        return len(self.samples(question)), len(question.answered_calls)
 
 
 class DynamoMetricConfig(EvaluatorBaseConfig, ABC):
@@ -77,9 +105,9 @@ class DynamoMetricConfig(EvaluatorBaseConfig, ABC):
         default=0.9,
         gt=0,
         le=1,
-        description="Share of the questions that must have a score; failed ones do not count, unless `strict`. Below "
-        "it there is no average, which the optimizer counts as a failed trial, so that answers without data never pass "
-        "for good ones.",
+        description="Share of the questions that must have a score, and of their answered LLM calls that must have "
+        "gone into it; failed questions do not count, unless `strict`. Below it there is no average, which the "
+        "optimizer counts as a failed trial, so that answers without data never pass for good ones.",
     )
     strict: bool = Field(
         default=False,

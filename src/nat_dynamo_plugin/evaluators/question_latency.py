@@ -16,11 +16,16 @@ class QuestionLatency(Metric):
 
     unit: ClassVar[str] = "s"
     better: ClassVar[Literal["higher", "lower"]] = "lower"
-    meaning: ClassVar[str] = "wall time of a question"
-    needs: ClassVar[str] = "no finished workflow in its trajectory, or failed calls"
+    meaning = "wall time of a question"
+    needs = "no finished workflow in its trajectory, no LLM call, or failed calls"
 
     def samples(self, question: Question) -> list[Sample]:
-        """One a question, in seconds; none if an LLM call failed, for that question was not answered."""
+        """One a question, in seconds; none if an LLM call failed, for that question was not answered.
+
+        None either if no LLM was asked: a workflow that gave up before its first call is no fast one.
+        """
+        if not question.asked_an_llm:
+            return []
         if len(question.answered_calls) < len(question.calls):
             return []
         if question.started_at is None or question.ended_at is None:
@@ -37,7 +42,8 @@ class QuestionLatencyConfig(DynamoMetricConfig, name="dynamo_question_latency"):
 
     From the workflow's start to its end. Waiting for `max_concurrency` comes before the start and does not
     count, unless questions arrive by a schedule (`dynamo_open_loop`): then the time counts from the arrival.
-    All statistics are over questions. It needs no Dynamo data.
+    All statistics are over questions. It needs no Dynamo data, but an LLM call, be it through another client:
+    a question without any has no latency.
     """
 
     def metric(self) -> QuestionLatency:

@@ -65,11 +65,12 @@ class Question:
     """One question of a dataset as its trajectory shows it. Times are seconds since the epoch.
 
     `started_at` and `ended_at` are `None` when the trajectory does not tell; `measured_on` says what they
-    span.
+    span. `has_llm_steps`: NAT saw an LLM answer, through whatever client.
     """
 
     id: Any
     calls: tuple[CallRecord, ...] = ()
+    has_llm_steps: bool = False
     started_at: float | None = None
     ended_at: float | None = None
     measured_on: str | None = None
@@ -85,11 +86,17 @@ class Question:
         return cls(
             id=question_id,
             calls=tuple(calls),
+            has_llm_steps=any(_get(_get(step, "payload"), "event_type") == "LLM_END" for step in steps),
             started_at=started_at,
             ended_at=ended_at,
             measured_on=measured_on,
             problems=tuple(problems),
         )
+
+    @property
+    def asked_an_llm(self) -> bool:
+        """Whether the question made an LLM call, through this package or any other client."""
+        return bool(self.calls) or self.has_llm_steps
 
     @property
     def answered_calls(self) -> tuple[CallRecord, ...]:

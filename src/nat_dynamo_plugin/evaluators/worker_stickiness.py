@@ -13,13 +13,17 @@ class WorkerStickiness(Metric):
 
     unit: ClassVar[str] = "share"
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    meaning: ClassVar[str] = "question's calls on its main worker"
-    needs: ClassVar[str] = "no answered call that names its worker"
+    meaning = "question's calls on its main worker"
+    needs = "no answered call that names its worker"
 
     def samples(self, question: Question) -> list[Sample]:
         """One a question: calls on the most used worker over calls whose worker is known."""
         workers = QuestionFigures.of(question).workers
         return [Sample(max(workers.values()) / sum(workers.values()))] if workers else []
+
+    def covered(self, question: Question) -> tuple[int, int]:
+        """Answered calls that name their worker, and all of them."""
+        return sum(QuestionFigures.of(question).workers.values()), len(question.answered_calls)
 
 
 class WorkerStickinessConfig(DynamoMetricConfig, name="dynamo_worker_stickiness"):  # type: ignore[call-arg]

@@ -30,6 +30,7 @@ from rich.console import Console
 from nat_dynamo_plugin.cli.report import load_report, print_report
 from nat_dynamo_plugin.evaluators import register  # noqa: F401
 from nat_dynamo_plugin.evaluators.evaluate import NoAverage
+from nat_dynamo_plugin.evaluators.failures import FailedAnswer
 from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
@@ -230,6 +231,119 @@ class TestMissingData:
         )
         assert math.isnan((await run(TtftConfig(strict=True, min_coverage=1), eval_input)).average_score)
         assert (await run(TtftConfig(min_coverage=1), eval_input)).average_score == 20.0
+
+    async def test_a_crash_does_not_count_as_fast(self, build: SimpleNamespace) -> None:
+        """Six questions of 5 s, and four whose workflow gave up before its first call."""
+        questions = {f"q{n}": build.question(build.served(), seconds=5.0) for n in range(6)}
+        crashed = {f"c{n}": build.question(seconds=0.01) for n in range(4)}
+        eval_input = build.eval_input(**questions, **crashed)
+        output = await run(QuestionLatencyConfig(min_coverage=0.6), eval_input)
+        assert output.average_score == 5.0
+        assert [item.score for item in output.eval_output_items] == [5.0] * 6 + [None] * 4
+        assert "6 of 10 questions have a score" in output.metric.problem
+        assert "no LLM call" in output.metric.problem
+        assert math.isnan((await run(QuestionLatencyConfig(), eval_input)).average_score)
+
+    @pytest.mark.parametrize("strict", [True, False])
+    @pytest.mark.parametrize("config_type", CONFIGS)
+    async def test_a_question_without_a_call_has_no_part_in_any_average(
+        self, build: SimpleNamespace, config_type: type[DynamoMetricConfig], strict: bool
+    ) -> None:
+        served = build.served(server_ttft_ms=30.0, client_ttft_ms=35.0)
+        eval_input = build.eval_input(a=build.question(served, seconds=5.0), b=build.question(seconds=0.01))
+        output = await run(config_type(min_coverage=0.5, strict=strict), eval_input)
+        alone = await run(config_type(), build.eval_input(a=build.question(served, seconds=5.0)))
+        assert output.average_score == alone.average_score
+        assert [item.score is None for item in output.eval_output_items] == [False, True]
+        assert output.metric.scored_questions == 1
+        assert "1 of 2 questions have a score" in output.metric.problem
+
+    @pytest.mark.parametrize("config_type", CONFIGS)
+    @pytest.mark.parametrize("end", ["cut", "call", "status", "raised", "unended call"])
+    async def test_a_failed_question_has_no_part_in_any_average(
+        self, build: SimpleNamespace, config_type: type[DynamoMetricConfig], end: str
+    ) -> None:
+        """An interrupted workflow, a call that ended in an error or a status of 400, an exception."""
+        served = build.served(server_ttft_ms=9.0, worker_id=1, cached_tokens=99)
+        steps = {
+            "cut": build.question(served)[:-1],
+            "call": build.question(served, CallRecord(error="broke off", error_type="cut_short")),
+            "status": build.question(served, build.served(status=400)),
+            "raised": build.question(served),
+            "unended call": build.workflow(*build.call_steps(served), *build.call_steps(served)[:1]),
+        }[end]
+        good = build.question(build.served(server_ttft_ms=30.0), seconds=5.0)
+        eval_input = build.eval_input(good=good, bad=steps)
+        bad = eval_input.eval_input_items[1]
+        if end == "raised":
+            bad.output_obj = FailedAnswer.of(RuntimeError("out of luck"))
+        elif end == "cut":
+            bad.output_obj = ""
+        output = await run(config_type(), eval_input)
+        alone = await run(config_type(), build.eval_input(good=good))
+        assert output.average_score == alone.average_score
+        assert [item.score is None for item in output.eval_output_items] == [False, True]
+        kinds = {"cut": "not_run", "call": "cut_short", "status": "400", "raised": "RuntimeError"}
+        assert output.metric.failures == {kinds.get(end, "_OTHER"): 1}
+        assert (output.metric.questions, output.metric.scored_questions) == (2, 1)
+
+    @pytest.mark.parametrize("config_type", CONFIGS)
+    @pytest.mark.parametrize("silent", [CallRecord(status=200), None])
+    async def test_strict_takes_no_question_that_lacks_data(
+        self, build: SimpleNamespace, config_type: type[DynamoMetricConfig], silent: CallRecord | None
+    ) -> None:
+        """With one silent call among others, or no call through Dynamo at all."""
+        served = build.served(server_ttft_ms=30.0)
+        lacking = (
+            build.question(served, silent) if silent else build.workflow(build.step("LLM_END", build.T0, name="gpt"))
+        )
+        eval_input = build.eval_input(a=build.question(served), b=lacking)
+        output = await run(config_type(strict=True, min_coverage=0.5), eval_input)
+        assert [item.score is None for item in output.eval_output_items] == [False, True]
+        assert math.isnan((await run(config_type(strict=True, min_coverage=1), eval_input)).average_score)
+        if silent:
+            lenient = await run(config_type(min_coverage=0.5), eval_input)
+            assert all(item.score is not None for item in lenient.eval_output_items)
+
+    @pytest.mark.parametrize("config_type", [KvReuseConfig, TtftConfig, WorkerStickinessConfig])
+    async def test_coverage_is_of_calls_too(
+        self, build: SimpleNamespace, config_type: type[DynamoMetricConfig]
+    ) -> None:
+        """Every question has a score, but most of their calls came back without data."""
+        mute = CallRecord(status=200, prompt_tokens=100)
+        eval_input = build.eval_input(**{f"q{n}": build.question(build.served(), *[mute] * 9) for n in range(5)})
+        output = await run(config_type(), eval_input)
+        assert math.isnan(output.average_score)
+        assert output.metric.problem == "no average: 5 of 50 answered LLM calls have data; min_coverage is 0.9"
+        assert (output.metric.scored_questions, output.metric.calls, output.metric.covered_calls) == (5, 50, 5)
+        assert math.isfinite((await run(config_type(min_coverage=0.1), eval_input)).average_score)
+        assert math.isnan((await run(config_type(min_coverage=0.11), eval_input)).average_score)
+
+    async def test_calls_of_failed_questions_are_not_missed(self, build: SimpleNamespace) -> None:
+        failed = build.question(CallRecord(status=200), CallRecord(status=503, error="down"))
+        output = await run(TtftConfig(min_coverage=1), build.eval_input(a=build.question(build.served()), b=failed))
+        assert output.average_score == 20.0
+        assert (output.metric.calls, output.metric.covered_calls) == (1, 1)
+
+    async def test_latency_needs_no_data_of_calls(self, build: SimpleNamespace) -> None:
+        output = await run(QuestionLatencyConfig(), build.eval_input(a=build.question(CallRecord(status=200))))
+        assert (output.average_score, output.metric.problem) == (2.0, None)
+
+    async def test_ttft_of_a_server_that_is_no_dynamo_is_the_clients(
+        self, build: SimpleNamespace, tmp_path: Path
+    ) -> None:
+        streamed = CallRecord(status=200, client_ttft_ms=40.0)
+        eval_input = build.eval_input(a=build.question(streamed, streamed))
+        output = await run(TtftConfig(), eval_input)
+        assert (output.average_score, output.metric.problem) == (40.0, None)
+        assert output.eval_output_items[0].reasoning["measured_at"] == "client"
+        assert math.isnan((await run(TtftConfig(measured_at="server"), eval_input)).average_score)
+        save_like_nat(tmp_path, {"ttft": output}, eval_input)
+        console = Console(record=True, width=200)
+        print_report(load_report(tmp_path), console)
+        assert "time to first token of a call, client's clock" in console.export_text()
+        dynamo = await run(TtftConfig(), build.eval_input(a=build.question(build.served())))
+        assert (dynamo.average_score, dynamo.metric.meaning) == (20.0, "time to first token of a call, server's clock")
 
     @pytest.mark.parametrize(("min_coverage", "finite"), [(0.5, True), (0.51, False)])
     async def test_min_coverage(self, build: SimpleNamespace, min_coverage: float, finite: bool) -> None:

@@ -45,12 +45,18 @@ class Behaviour:
     def __init__(self) -> None:
         self.raises: dict[str, BaseException] = {}
         self.failed_calls: dict[str, CallRecord] = {}
+        self.gives_up: dict[str, BaseException | None] = {}
         self.asked: list[str] = []
         self.judged: list[str] = []
         self.average: float | None = None
 
     def answer(self, question: str) -> str:
         self.asked.append(question)
+        if question in self.gives_up:  # before its first call, with an error or with words
+            error = self.gives_up[question]
+            if error is not None:
+                raise error
+            return "Sorry, something went wrong."
         export(CallRecord(status=200, worker_id=1, server_ttft_ms=10.0, prompt_tokens=100, cached_tokens=50))
         if question in self.failed_calls:
             export(self.failed_calls[question])
@@ -177,6 +183,20 @@ async def test_a_workflow_that_raises_fails_one_question_and_is_in_no_average(co
     assert sum(step.payload.name == "dynamo_llm_call" for step in trajectories["q4"]) == 4
     assert output.eval_input.eval_input_items[1].output_obj == ""
     assert read(journal(config)).failures == {"RuntimeError": 1, "503": 1}
+
+
+async def test_a_crash_before_the_first_call_is_no_fast_answer(config: dict[str, Any]) -> None:
+    config["eval"]["evaluators"]["latency"] = {"_type": "dynamo_question_latency", "min_coverage": 0.8}
+    behaviour.gives_up = {"q1": RuntimeError("no tool"), "q2": RuntimeError("no tool"), "q5": None}
+    output = await run(config)
+    latency = dict(output.evaluation_results)["latency"]
+    times = [item.score for item in latency.eval_output_items]
+    known = [time for time in times if time is not None]
+    assert [index for index, time in enumerate(times) if time is None] == [1, 2, 5]
+    assert latency.average_score == pytest.approx(sum(known) / 5)
+    assert latency.metric.failures == {"RuntimeError": 2}
+    assert "5 of 8 questions have a score; 2 of 8 questions failed (RuntimeError 2)" in latency.metric.problem
+    assert "no LLM call" in latency.eval_output_items[5].error
 
 
 async def test_nobodys_average_is_nan(config: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from nat_dynamo_plugin.evaluators.kv_reuse import KvReuse
 from nat_dynamo_plugin.evaluators.metric import Metric, Sample, Statistic, aggregate
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatency
 from nat_dynamo_plugin.evaluators.records import Question
-from nat_dynamo_plugin.evaluators.ttft import Ttft
+from nat_dynamo_plugin.evaluators.ttft import Ttft, TtftConfig
 from nat_dynamo_plugin.evaluators.worker_stickiness import WorkerStickiness
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
@@ -119,6 +119,37 @@ class TestTtft:
             "slowest_ms": 20.0,
         }
 
+    def test_the_clients_clock_stands_in_where_no_server_has_one(self, build: SimpleNamespace) -> None:
+        dynamo = Question(id="d", calls=(build.served(server_ttft_ms=10.0, client_ttft_ms=15.0),))
+        other = Question(id="o", calls=(build.served(server_ttft_ms=None, client_ttft_ms=90.0),))
+        silent = Question(id="s", calls=(build.served(server_ttft_ms=None, client_ttft_ms=None),))
+        failed = Question(id="f", calls=(build.served(client_ttft_ms=15.0, status=503),))
+        auto = TtftConfig().metric()
+        assert auto.suited([silent, other, failed]).measured_at == "client"
+        assert auto.suited([other, dynamo]).measured_at == "server"  # one clock for all
+        assert auto.suited([silent]).measured_at == "server"
+        assert values(auto, other) == []  # by itself, as in a sweep: the server's
+        for clock in ("server", "client"):
+            asked_for = TtftConfig(measured_at=clock).metric()
+            assert asked_for.suited([other]) is asked_for.suited([dynamo]) is asked_for
+            assert asked_for.measured_at == clock
+
+
+class TestCoverage:
+    def test_of_calls(self, build: SimpleNamespace) -> None:
+        calls = (
+            build.served(),
+            build.served(cached_tokens=None),
+            build.served(server_ttft_ms=None),
+            build.served(worker_id=None),
+            build.served(worker_id=None),
+            build.served(status=503),
+        )
+        question = Question(id="q", calls=calls)
+        assert KvReuse().covered(question) == Ttft().covered(question) == (4, 5)
+        assert WorkerStickiness().covered(question) == (3, 5)
+        assert QuestionLatency().covered(question) == (0, 0)
+
 
 class TestWorkerStickiness:
     @pytest.mark.parametrize(
@@ -155,8 +186,22 @@ class TestWorkerStickiness:
 
 class TestQuestionLatency:
     def test_seconds_of_the_workflow(self, build: SimpleNamespace) -> None:
-        question = Question.from_trajectory("q", build.question(seconds=2.5))
+        question = Question.from_trajectory("q", build.question(build.served(), seconds=2.5))
         assert values(QuestionLatency(), question) == [2.5]
+
+    def test_a_workflow_that_asked_no_llm_is_no_fast_one(self, build: SimpleNamespace) -> None:
+        tool = build.step("TOOL_END", build.T0 + 1, name="search", uuid="t")
+        question = Question.from_trajectory("q", build.workflow(tool, seconds=2.5))
+        assert values(QuestionLatency(), question) == []
+
+    def test_an_llm_of_another_client_is_one(self, build: SimpleNamespace) -> None:
+        llm = build.step("LLM_END", build.T0 + 1, name="gpt", uuid="l")
+        question = Question.from_trajectory("q", build.workflow(llm, seconds=2.5))
+        assert values(QuestionLatency(), question) == [2.5]
+
+    def test_a_failed_call_leaves_no_time(self, build: SimpleNamespace) -> None:
+        failed = CallRecord(status=400)
+        assert values(QuestionLatency(), Question.from_trajectory("q", build.question(build.served(), failed))) == []
 
     def test_unfinished_question_has_none(self, build: SimpleNamespace) -> None:
         question = Question.from_trajectory("q", build.question(build.served())[:-1])

@@ -65,6 +65,28 @@ async def test_a_question_that_comes_late_does_not_wait_again(clock: Clock) -> N
     assert clock.slept == []
 
 
+async def test_a_question_that_comes_late_has_arrived_when_it_was_due(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a system that falls behind would be asked less, and the wait for it would not count."""
+    arrived: list[float] = []
+    monkeypatch.setattr(open_loop, "_leave_trace", arrived.append)
+    monkeypatch.setattr(open_loop, "Context", SimpleNamespace(get=lambda: SimpleNamespace(workflow_run_id="run")))
+    in_time = OpenLoop(OpenLoopConfig(rate=1.0, seed=1))
+    for _ in range(5):
+        await in_time._arrive()
+    due, arrived[:] = list(arrived), []
+    assert due == [100.0, *(100.0 + wait for wait in clock.slept)] == sorted(set(due))
+    clock.slept.clear()
+    late = OpenLoop(OpenLoopConfig(rate=1.0, seed=1))
+    for number in range(5):
+        if number == 2:
+            clock.now = (due[3] + due[4]) / 2  # two have to come late, the last one is in time again
+        await late._arrive()
+    assert arrived == pytest.approx(due)
+    assert clock.slept == pytest.approx([due[1] - 100.0, due[4] - clock.now])
+
+
 def step(event: str, at: float, name: str = "workflow", uuid: str = "w") -> dict[str, Any]:
     return {"payload": {"event_type": event, "event_timestamp": at, "name": name, "UUID": uuid}}
 
@@ -75,6 +97,7 @@ def test_latency_counts_from_the_arrival(arrived: float) -> None:
         step("WORKFLOW_START", 10.0),
         step("CUSTOM_START", arrived, ARRIVAL_STEP_NAME, "a"),
         step("CUSTOM_END", arrived, ARRIVAL_STEP_NAME, "a"),
+        step("LLM_END", 19.0, "llm", "l"),
         step("WORKFLOW_END", 20.0),
     ]
     question = Question.from_trajectory("q", steps)
