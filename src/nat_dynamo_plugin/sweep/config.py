@@ -25,7 +25,7 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
     model_config = ConfigDict(extra="forbid")
 
     enabled: bool = Field(default=True, description="Run this optimizer.")
-    n_trials: int = Field(default=24, ge=2, description="Configurations to try, the current one included; at least 2.")
+    n_trials: int = Field(default=15, ge=2, description="Configurations to try, the current one included; at least 2.")
     sampler: Literal["qmc", "random", "grid", "tpe", "nsga2"] = Field(
         default="qmc",
         description="Optuna's sampler. `qmc`, `random` and `grid` plan all trials beforehand: the same seed tries the "

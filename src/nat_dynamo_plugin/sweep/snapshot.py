@@ -28,7 +28,7 @@ _ASIDE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("optimizer",): ("output_path", "target", "prompt"),
     ("optimizer", "numeric"): (
         *("n_trials", "parallel", "time_budget_s", "storage", "study_name", "lost_after_s", "enabled"),
-        *("finalists", "final_rounds", "confidence"),
+        *("finalists", "final_rounds", "confidence", "smallest_gain"),
     ),
     ("eval", "general"): ("output", "output_dir"),
 }

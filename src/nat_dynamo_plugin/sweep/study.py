@@ -228,12 +228,14 @@ class Queue:
                     with _quiet_optuna():
                         RetryFailedTrialCallback()(self.study, trial)
 
-    def fill(self, plan: Sequence[Planned]) -> None:
+    def fill(self, plan: Sequence[Planned], *, leave_rest: bool = False) -> None:
         """Put a plan into the queue, once, whoever comes first; a longer plan than before adds what is new.
 
-        Of a shorter one, the rest of the study is left alone, here and from now on.
+        Args:
+            plan: what is to be in the queue.
+            leave_rest: whether this process is to leave alone, from now on, what a longer plan has put there.
         """
-        self._length = len(plan)
+        self._length = len(plan) if leave_rest else None
         with self._storage.exclusively():
             if not self._is_first_to(f"filling, {len(plan)}"):
                 deadline = time.monotonic() + _FILL_S

@@ -78,7 +78,7 @@ async def _sweep(task: Task, runner: Runner) -> SweepResult:
     try:
         stopping = Stopping(task)
         queue = _search_queue(task, storage, stopping)
-        queue.fill(plan)
+        queue.fill(plan, leave_rest=True)
         queue.retry_failed()
         finals: Queue | None = None
         chosen: list[int] = []
