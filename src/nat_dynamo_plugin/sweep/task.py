@@ -21,6 +21,8 @@ from nat_dynamo_plugin.sweep.unread import unread
 
 logger = logging.getLogger(__name__)
 
+_OWN_SPACE = "optimizer.numeric.search_space"
+
 
 class Task:
     """A sweep's settings, checked against the config that it tunes.
@@ -59,7 +61,8 @@ class Task:
         self.snapshot = Snapshot(base, options)
         check_tuned(base)
         self.objectives = objectives_of(base, optimizer)
-        self.space = TunedSpace(base, {**full_space, **config.search_space})
+        found = {path: space for path, space in full_space.items() if path != _OWN_SPACE}
+        self.space = TunedSpace(base, {**found, **config.search_space})
         self.names = short_names(list(self.space.current))
         self.reps = max(1, optimizer.reps_per_param_set)
         self.target = optimizer.target
