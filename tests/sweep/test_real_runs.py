@@ -33,7 +33,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         small = {
             "llms.dynamo.local.workers": 2,
             "llms.dynamo.local.speedup": 50,
-            "llms.dynamo.optimizable_params": ["prefix_total_requests", "prefix_osl"],
+            "llms.dynamo.optimizable_params": ["prefix_total_requests", "prefix_iat"],
             "middleware.arrivals.rate": 50,
             "eval.general.dataset": {"_type": "bfcl_multi_turn", "ids": QUESTIONS},
             "eval.general.output.dir": str(tmp_path / "eval"),
@@ -66,7 +66,7 @@ async def test_the_server_counts_every_call_of_every_trial(write: Callable[..., 
     with (tmp_path / "out" / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["done"] * 3
-    assert (rows[0]["prefix_total_requests"], rows[0]["prefix_osl"]) == ("1", "HIGH")
+    assert (rows[0]["prefix_total_requests"], rows[0]["prefix_iat"]) == ("1", "LOW")
     calls = {int(row["calls"]) for row in rows}
     assert len(calls) == 1 and calls.pop() > 2 * 2 * len(QUESTIONS)
     assert all(row["server_calls"] == row["calls"] for row in rows)
@@ -126,7 +126,7 @@ async def test_nats_own_optimizer(write: Callable[..., Path], tmp_path: Path, al
     # A config that has a base merges; what dynamo_sweep has and NAT's own has not is no harm to it.
     if alive:
         tuned = await optimize(file)
-        assert tuned.llms["dynamo"].prefix_osl in ("LOW", "MEDIUM", "HIGH")
+        assert tuned.llms["dynamo"].prefix_iat in ("LOW", "MEDIUM", "HIGH")
         with (tmp_path / "out" / "trials_dataframe_params.csv").open(newline="") as table:
             rows = list(csv.DictReader(table))
         assert [row["state"] for row in rows] == ["COMPLETE"] * 2

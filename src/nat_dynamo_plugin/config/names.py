@@ -88,6 +88,7 @@ class Names:
             read["optimizable_params"] = [self._tunable(name) for name in read["optimizable_params"]]
         if isinstance(read.get("search_space"), Mapping):
             read["search_space"] = {self._tunable(name): space for name, space in read["search_space"].items()}
+        self._check_spaces(read)
         return read
 
     def _check(self, names: Mapping[Any, Any]) -> None:
@@ -119,6 +120,15 @@ class Names:
                 f"{name!r}: there is no such field to tune; {nearest_or_all(name, self.model.model_fields)}"
             )
         return name
+
+    def _check_spaces(self, read: Mapping[Any, Any]) -> None:
+        """Refuse to tune what has no values to try: NAT passes over it, and may then tune nothing at all."""
+        named, own = read.get("optimizable_params"), read.get("search_space")
+        for name in named if isinstance(named, list) else ():
+            extra = self.model.model_fields[name].json_schema_extra if name in self.model.model_fields else None
+            has_space = isinstance(extra, Mapping) and extra.get("optimizable")
+            if not has_space and name not in (own if isinstance(own, Mapping) else ()):
+                raise ValueError(f"optimizable_params: {name} has no search space; give its values in search_space")
 
     def others(self, path: str) -> list[str]:
         """Further names under which a config may give the field at a path within the LLM, as `admission.idle`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from nat.data_models.optimizable import SearchSpace
+from nat.data_models.optimizable import OptimizableField, SearchSpace
 from nat.data_models.optimizer import OptimizerStrategyBaseConfig
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -24,8 +24,12 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
 
     model_config = ConfigDict(extra="forbid")
 
+    # NAT asks no optimizer where it finds nothing to tune, and ends as if all were well. It looks here too, so that
+    # this one is always asked, and can say what is wrong or tune by `search_space` alone.
+    optimizable_params: ClassVar = ("search_space",)
+
     enabled: bool = Field(default=True, description="Run this optimizer.")
-    n_trials: int = Field(default=24, ge=2, description="Configurations to try, the current one included; at least 2.")
+    n_trials: int = Field(default=15, ge=2, description="Configurations to try, the current one included; at least 2.")
     sampler: Literal["qmc", "random", "grid", "tpe", "nsga2"] = Field(
         default="qmc",
         description="Optuna's sampler. `qmc`, `random` and `grid` plan all trials beforehand: the same seed tries the "
@@ -33,8 +37,9 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
         "configurations only as long as the measured results are the same, which they never quite are.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the sampler, of the order of runs and of the bootstrap.")
-    search_space: dict[str, SearchSpace] = Field(
+    search_space: dict[str, SearchSpace] = OptimizableField(
         default_factory=dict,
+        space=SearchSpace(values=[""]),
         description="Further things to tune, by their path in the config, as in "
         "`llms.dynamo.local.session_affinity_mode: {values: [soft, hard]}`.",
     )

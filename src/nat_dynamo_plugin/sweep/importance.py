@@ -11,16 +11,17 @@ import optuna
 from optuna.trial import TrialState
 
 from nat_dynamo_plugin.sweep.results import TrialRow
-from nat_dynamo_plugin.sweep.study import INDEX
+from nat_dynamo_plugin.sweep.study import INDEX, Queue
 
 logger = logging.getLogger(__name__)
 
 
-def importance(study: optuna.Study, rows: Sequence[TrialRow]) -> dict[str, float]:
+def importance(queue: Queue, rows: Sequence[TrialRow]) -> dict[str, float]:
     """How much of the difference between trials each tuned value explains, 0 to 1: Optuna's fANOVA.
 
     For the only objective, or the weighted gain of several. Empty with few trials.
     """
+    study = queue.snapshot()
     if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 4:
         return {}
     several = len(study.directions) > 1

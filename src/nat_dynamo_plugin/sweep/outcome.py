@@ -12,13 +12,31 @@ from nat.data_models.evaluate_runtime import EvaluationRunOutput
 from nat_dynamo_plugin.evaluators.metric import Metric, Sample
 from nat_dynamo_plugin.evaluators.records import Question, is_failed
 from nat_dynamo_plugin.sweep.verdict import Objective
+from nat_dynamo_plugin.telemetry.kinds import Kind, kind_of
 
 Pairs = dict[str, list[tuple[float, float]]]
 """Samples by question, as pairs of an amount and what it is out of."""
 
 
+OUTAGES = frozenset(
+    {
+        *(Kind.UNREACHABLE, Kind.CONNECT_TIMEOUT, Kind.BROKEN_OFF, Kind.CIRCUIT_OPEN),
+        *(Kind.NOT_READY, Kind.WORKER_LOST, Kind.OVERLOAD),
+    }
+)
+"""Failures that come of the server's state, and may be gone at the next try."""
+
+
 class RunFailed(Exception):
-    """A run that says nothing about its config; the message says why."""
+    """A run that says nothing about its config; the message says why.
+
+    Attributes:
+        transient: whether the server was the cause, so that it may work at the next try.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 @dataclass(slots=True)
@@ -106,16 +124,17 @@ def _questions(output: EvaluationRunOutput, max_failed_share: float) -> tuple[di
     items = output.eval_input.eval_input_items
     if not items:
         raise RunFailed("the dataset is empty")
-    if output.workflow_interrupted:
-        raise RunFailed("the workflow failed on a question; the log says why")
     questions = {str(item.id): Question.from_trajectory(item.id, item.trajectory) for item in items}
     calls = [call for question in questions.values() for call in question.calls]
     failed = [call for call in calls if is_failed(call)]
+    transient = bool(failed) and all(kind_of(call) in OUTAGES for call in failed)
+    if output.workflow_interrupted:
+        raise RunFailed("the workflow failed on a question; the log says why", transient=transient)
     if not calls:
         raise RunFailed("no LLM call went through Dynamo")
     if len(failed) > max_failed_share * len(calls):
         why = failed[0].error or f"HTTP status {failed[0].status}"
-        raise RunFailed(f"{len(failed)} of {len(calls)} LLM calls failed, the first with: {why}")
+        raise RunFailed(f"{len(failed)} of {len(calls)} LLM calls failed, the first with: {why}", transient=transient)
     silent = sum(not call.has_dynamo_data for call in calls if not is_failed(call))
     if silent:
         raise RunFailed(f"{silent} of {len(calls)} LLM calls came back without Dynamo's telemetry")

@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nat.data_models.config import Config
-
 from nat_dynamo_plugin.files import write_text
 from nat_dynamo_plugin.secrets import redacted
 from nat_dynamo_plugin.sweep.results import SweepResult, TrialRow
-from nat_dynamo_plugin.sweep.space import value_at
+from nat_dynamo_plugin.sweep.snapshot import Snapshot
 from nat_dynamo_plugin.sweep.statement import verdict_text
 from nat_dynamo_plugin.sweep.verdict import Interval
 
@@ -23,11 +21,11 @@ logger = logging.getLogger(__name__)
 CONFIG, TRIALS, REPORT = "optimized_config.yml", "trials.csv", "report.html"
 
 
-def write_results(result: SweepResult, folder: Path, base: Config, file: Path | None) -> None:
+def write_results(result: SweepResult, folder: Path, snapshot: Snapshot) -> None:
     """Write all files, and say on standard output what came of the sweep and where it is.
 
     Raises:
-        RuntimeError: if the written config does not load with the tuned values.
+        RuntimeError: if the config can not be written so that it reads as what was measured; all else is written.
     """
     from nat_dynamo_plugin.sweep.report import report_html
 
@@ -35,28 +33,18 @@ def write_results(result: SweepResult, folder: Path, base: Config, file: Path | 
     write_text(folder / TRIALS, redacted(trials_csv(result)), newline="")
     write_text(folder / REPORT, redacted(report_html(result)))
     written = [TRIALS, REPORT]
-    if file is not None and file.resolve() != (folder / CONFIG).resolve():
-        write_config(result, folder / CONFIG, base, file)
-        written.insert(0, CONFIG)
-    elif file is not None:
-        logger.warning("%s is the config that was given; it is left as it is", folder / CONFIG)
-    else:
-        logger.warning("No %s: the config was not given as a file", CONFIG)
-    print(f"\n{verdict_text(result)}\n{', '.join(str(folder / name) for name in written)}", file=sys.stdout, flush=True)
-
-
-def write_config(result: SweepResult, target: Path, base: Config, file: Path) -> None:
-    """Write the user's config with the chosen values, and see that it loads."""
-    from nat.runtime.loader import load_config
-
-    from nat_dynamo_plugin.sweep.yaml_output import tuned_text
-
-    write_text(target, tuned_text(file, base, result.chosen, target))
-    loaded = load_config(target)
-    for path, value in result.chosen.items():
-        found = value_at(loaded, path)
-        if found != value:
-            raise RuntimeError(f"{target}: {path} is {found!r} after writing {value!r}")
+    target = folder / CONFIG
+    try:
+        if snapshot.file is None:
+            logger.warning("No %s: the config was not given as a file", CONFIG)
+        elif snapshot.file.resolve() == target.resolve():
+            logger.warning("%s is the config that was given; it is left as it is", target)
+        else:
+            snapshot.write(result.chosen, target)
+            written.insert(0, CONFIG)
+    finally:
+        files = ", ".join(str(folder / name) for name in written)
+        print(f"\n{verdict_text(result)}\n{files}", file=sys.stdout, flush=True)
 
 
 def trials_csv(result: SweepResult) -> str:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nat_dynamo_plugin.sweep.outcome import RunResult
 from nat_dynamo_plugin.sweep.space import Values
-from nat_dynamo_plugin.sweep.study import OWNER, PROBLEM, Queue
+from nat_dynamo_plugin.sweep.study import INDEX, OWNER, PROBLEM, Queue
 from nat_dynamo_plugin.sweep.verdict import (
     MIN_ROUNDS,
     Comparison,
@@ -82,7 +82,8 @@ def trial_rows(queue: Queue, objectives: Sequence[Objective]) -> list[TrialRow]:
     trials = queue.trials()
     current = list(runs_of(trials[0]).values()) if 0 in trials else []
     baseline = means(current, objectives) if current else None
-    front = {trial.number for trial in queue.study.best_trials} if len(queue.study.directions) > 1 else set()
+    several = len(queue.study.directions) > 1
+    front = {trial.user_attrs[INDEX] for trial in queue.snapshot().best_trials} if several else set()
     rows = []
     for index, trial in sorted(trials.items()):
         runs = list(runs_of(trial).values())
@@ -106,7 +107,7 @@ def trial_rows(queue: Queue, objectives: Sequence[Objective]) -> list[TrialRow]:
                     for name in (runs[0].others if done and runs else ())
                     if all(name in run.others for run in runs)
                 },
-                pareto=trial.number in front,
+                pareto=index in front,
             )
         )
     return rows

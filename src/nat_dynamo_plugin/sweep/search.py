@@ -16,7 +16,7 @@ from nat_dynamo_plugin.sweep.outcome import RunFailed, RunResult
 from nat_dynamo_plugin.sweep.progress import SweepProgress
 from nat_dynamo_plugin.sweep.results import RUN, means, runs_of
 from nat_dynamo_plugin.sweep.run import Stopped
-from nat_dynamo_plugin.sweep.runner import Runner, at_once
+from nat_dynamo_plugin.sweep.runner import Runner, SweepError, at_once
 from nat_dynamo_plugin.sweep.space import Values
 from nat_dynamo_plugin.sweep.stopping import Stopping
 from nat_dynamo_plugin.sweep.study import INDEX, POLL_S, PROBLEM, Queue
@@ -24,10 +24,6 @@ from nat_dynamo_plugin.sweep.task import Task
 from nat_dynamo_plugin.sweep.verdict import weighted_gain
 
 logger = logging.getLogger(__name__)
-
-
-class SweepError(RuntimeError):
-    """A sweep that can not go on; the message says why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +53,7 @@ class Search:
 
         Raises:
             SweepError: if the current config can not be measured.
+            ServerDown: if it can not be measured any more.
         """
         try:
             while True:

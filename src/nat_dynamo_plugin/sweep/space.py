@@ -16,6 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from nat_dynamo_plugin.nearest import nearest_or_all
 from nat_dynamo_plugin.sweep.samplers import planning_sampler
@@ -62,6 +63,39 @@ def value_at(config: BaseModel, path: str) -> Any:
     """The value at a dotted path, as YAML has it."""
     holder, name = places(config, path)[-1]
     return plain(holder[name] if isinstance(holder, Mapping) else getattr(holder, name))
+
+
+def check_tuned(config: BaseModel, place: str = "") -> None:
+    """Refuse names in `optimizable_params` that tune nothing, which NAT passes over in silence.
+
+    Raises:
+        ValueError: naming the field, the component and the nearest field that can be tuned.
+    """
+    fields = type(config).model_fields
+    spaces: Mapping[str, Any] = getattr(config, "search_space", None) or {}
+    named = getattr(config, "optimizable_params", None)
+    inner = {name: getattr(config, name) for name in fields}
+    tunable = [name for name in fields if name in spaces or _has_space(fields[name]) or _holds_models(inner[name])]
+    for name in named if isinstance(named, list) else ():
+        if name not in tunable:
+            why = "it has no search space" if name in fields else "there is no such field"
+            hint = nearest_or_all(name, tunable)
+            raise ValueError(f"{place}.optimizable_params: {name!r} is not tuned: {why}; {hint}")
+    for name, value in inner.items():
+        within = f"{place}.{name}".lstrip(".")
+        for key, one in value.items() if isinstance(value, Mapping) else [("", value)]:
+            if isinstance(one, BaseModel):
+                check_tuned(one, f"{within}.{key}".rstrip("."))
+
+
+def _has_space(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, Mapping) and bool(extra.get("optimizable"))
+
+
+def _holds_models(value: Any) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else [value]
+    return any(isinstance(one, BaseModel) for one in inner)
 
 
 def distribution(space: SearchSpace, current: Any) -> BaseDistribution:

@@ -156,6 +156,7 @@ class Queue:
         self._storage = storage
         self._sampler_of = sampler_of
         self._distributions = dict(distributions)
+        self._length: int | None = None
         with storage.exclusively():
             self.study = optuna.create_study(
                 storage=storage.optuna,
@@ -185,18 +186,24 @@ class Queue:
                 "another study_name, or leave it out for one that follows the config"
             )
 
-    def retry_failed(self, index: int) -> None:
-        """Put a failed trial into the queue again."""
+    def retry_failed(self) -> None:
+        """Put the failed trials into the queue again, with what was measured of them: the cause may be gone."""
         with self._storage.exclusively():
-            trial = self.get(index)
-            if trial is not None and trial.state is TrialState.FAIL:
-                with _quiet_optuna():
-                    RetryFailedTrialCallback()(self.study, trial)
+            for trial in self.trials().values():
+                if trial.state is TrialState.FAIL and self._is_first_to(f"retry trial {trial.number}"):
+                    with _quiet_optuna():
+                        RetryFailedTrialCallback()(self.study, trial)
 
-    def fill(self, plan: Sequence[Planned]) -> None:
-        """Put a plan into the queue, once, whoever comes first; a longer plan than before adds what is new."""
+    def fill(self, plan: Sequence[Planned], *, leave_rest: bool = False) -> None:
+        """Put a plan into the queue, once, whoever comes first; a longer plan than before adds what is new.
+
+        Args:
+            plan: what is to be in the queue.
+            leave_rest: whether this process is to leave alone, from now on, what a longer plan has put there.
+        """
+        self._length = len(plan) if leave_rest else None
         with self._storage.exclusively():
-            if not self._storage.one_machine and not self._is_first_to_fill(len(plan)):
+            if not self._is_first_to(f"filling, {len(plan)}"):
                 deadline = time.monotonic() + _FILL_S
                 while len(self.trials()) < len(plan) and time.monotonic() < deadline:
                     time.sleep(0.2)
@@ -205,10 +212,12 @@ class Queue:
                 if index not in known:
                     self.study.enqueue_trial(dict(planned.values), user_attrs={INDEX: index, **planned.attributes})
 
-    def _is_first_to_fill(self, length: int) -> bool:
-        """Ask the database, in which a study's name is unique."""
+    def _is_first_to(self, do: str) -> bool:
+        """Whether no other process does the same: asks the database, in which a study's name is unique."""
+        if self._storage.one_machine:
+            return True
         try:
-            self._storage.optuna.create_new_study(self.study.directions[:1], f"{self.name} (filling, {length})")
+            self._storage.optuna.create_new_study(self.study.directions[:1], f"{self.name} ({do})")
         except optuna.exceptions.DuplicatedStudyError:
             return False
         return True
@@ -217,22 +226,35 @@ class Queue:
         """The next waiting trial, now this process's, with its values; `None` if there is none."""
         with self._storage.exclusively():
             self._give_back_lost()
-            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if not waiting:
+            index = next((index for index in sorted(self.trials()) if self._begin(index)), None)
+            if index is None:
                 return None
-            if self._sampler_of is not None:
-                self.study.sampler = self._sampler_of(waiting[0].user_attrs[INDEX])
-            with _quiet_optuna():
-                trial = self.study.ask()
-            if INDEX not in trial.user_attrs:
-                # Another process took the last one in between; what Optuna made up instead is none of ours.
-                self.study.tell(trial, state=TrialState.FAIL)
-                return None
+            # Not `Study.ask`, which takes the first that was put in, be it one that is left alone. Loaded anew, the
+            # study knows all results.
+            study = optuna.load_study(
+                study_name=self.name,
+                storage=self._storage.optuna,
+                sampler=None if self._sampler_of is None else self._sampler_of(index),
+                pruner=self.study.pruner,
+            )
+            trial = optuna.Trial(study, self.trials()[index]._trial_id)
             trial.set_user_attr(OWNER, this_process())
+            if PROBLEM in trial.user_attrs:
+                trial.set_user_attr(PROBLEM, None)
             self._storage.hold(trial._trial_id)
             for name, dist in self._distributions.items():
                 suggest(trial, name, dist)
             return trial
+
+    def _begin(self, index: int) -> bool:
+        """Make a waiting trial this process's; false if it is not waiting any more."""
+        trial = self.trials()[index]
+        if trial.state is not TrialState.WAITING:
+            return False
+        try:
+            return self._storage.optuna.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
 
     def tell(self, trial: optuna.Trial, values: Sequence[float]) -> None:
         """Finish a trial with its values."""
@@ -278,11 +300,18 @@ class Queue:
 
     def trials(self) -> dict[int, FrozenTrial]:
         """The trials by index; of one that was begun several times, the last attempt."""
-        return {
+        found = {
             trial.user_attrs[INDEX]: trial
             for trial in self.study.get_trials(deepcopy=False)
             if INDEX in trial.user_attrs
         }
+        return {index: trial for index, trial in found.items() if self._length is None or index < self._length}
+
+    def snapshot(self) -> optuna.Study:
+        """The trials in a study of its own, in memory, each index once: for what Optuna says about a study."""
+        study = optuna.create_study(directions=self.study.directions, sampler=optuna.samplers.RandomSampler())
+        study.add_trials([trial for _, trial in sorted(self.trials().items())])
+        return study
 
     def get(self, index: int) -> FrozenTrial | None:
         """The trial of an index."""

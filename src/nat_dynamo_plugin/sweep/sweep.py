@@ -19,7 +19,7 @@ from nat_dynamo_plugin.sweep.progress import SweepProgress
 from nat_dynamo_plugin.sweep.proof import final_queue, prove
 from nat_dynamo_plugin.sweep.results import SweepResult, finalists, judge, trial_rows
 from nat_dynamo_plugin.sweep.run import run_once
-from nat_dynamo_plugin.sweep.runner import Runner, RunOne
+from nat_dynamo_plugin.sweep.runner import Runner, RunOne, ServerDown
 from nat_dynamo_plugin.sweep.samplers import learning_sampler
 from nat_dynamo_plugin.sweep.search import Search
 from nat_dynamo_plugin.sweep.stopping import Stopping
@@ -61,7 +61,7 @@ class DynamoSweep(BaseParameterOptimizer):
         task = Task(self._config, base_cfg, full_space, optimizer_config, opt_run_config)
         with quiet():
             result = await _sweep(task, Runner(task, self._run_one))
-        return task.candidate(result.chosen), result.chosen, len(result.rows)
+        return task.snapshot.candidate(result.chosen), result.chosen, len(result.rows)
 
 
 async def _sweep(task: Task, runner: Runner) -> SweepResult:
@@ -69,6 +69,7 @@ async def _sweep(task: Task, runner: Runner) -> SweepResult:
 
     Raises:
         click.Abort: after Ctrl-C.
+        ServerDown: if the current config can not be measured any more.
     """
     plan = task.plan()
     task.out.mkdir(parents=True, exist_ok=True)
@@ -77,10 +78,11 @@ async def _sweep(task: Task, runner: Runner) -> SweepResult:
     try:
         stopping = Stopping(task)
         queue = _search_queue(task, storage, stopping)
-        queue.fill(plan)
+        queue.fill(plan, leave_rest=True)
+        queue.retry_failed()
         finals: Queue | None = None
         chosen: list[int] = []
-        interrupted = False
+        stopped: BaseException | None = None
         with SweepProgress(queue, task.names, task.objectives, task.reps, task.final_runs) as progress, ctrl_c() as hit:
             try:
                 await Search(task, queue, runner, stopping, progress).run()
@@ -88,16 +90,18 @@ async def _sweep(task: Task, runner: Runner) -> SweepResult:
                 if chosen and task.config.final_rounds:
                     finals = final_queue(storage, queue, task, chosen)
                     await prove(task, queue, finals, runner, progress)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, ServerDown) as error:
                 # What is there is reported; the rest can be done by starting again.
-                interrupted = True
-        result = _result(task, queue, finals, chosen, interrupted)
+                stopped = error
+        result = _result(task, queue, finals, chosen, stopped is not None)
         result.storage, result.seconds = storage.shown, runner.elapsed_s
-        write_results(result, task.out, task.base, task.file)
+        write_results(result, task.out, task.snapshot)
     finally:
         storage.close()
-    if interrupted:
-        raise click.Abort if hit.is_set() else asyncio.CancelledError  # Abort is the command line's Ctrl-C
+    if hit.is_set():
+        raise click.Abort  # the command line's Ctrl-C
+    if stopped is not None:
+        raise stopped
     return result
 
 
@@ -112,7 +116,6 @@ def _search_queue(task: Task, storage: Storage, stopping: Stopping) -> Queue:
         sampler_of=learning_sampler(task.config.sampler, task.config.seed),
     )
     queue.check_belongs(measured)
-    queue.retry_failed(0)
     return queue
 
 
@@ -133,7 +136,7 @@ def _result(task: Task, queue: Queue, final: Queue | None, chosen: list[int], in
         finals=finals,
         final_rounds=config.final_rounds,
         chosen=dict(task.space.current) if best is None else rows[best].config,
-        importance=importance(queue.study, rows),
+        importance=importance(queue, rows) if finals.winner is not None else {},
         interrupted=interrupted,
-        measured_on=measured_on(task.base),
+        measured_on=measured_on(task.snapshot.base, task.options, task.unread),
     )

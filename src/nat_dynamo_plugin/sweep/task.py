@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal, cast
 
 from nat.data_models.config import Config
 from nat.data_models.optimizable import SearchSpace
 from nat.data_models.optimizer import OptimizerConfig, OptimizerRunConfig
-from nat.plugins.config_optimizer.update_helpers import apply_suggestions
-from pydantic import BaseModel
 
 from nat_dynamo_plugin.discreet_logs import guard_logs
-from nat_dynamo_plugin.secrets import redacted, remember_config
+from nat_dynamo_plugin.secrets import remember_config
 from nat_dynamo_plugin.sweep.config import PLANNED_SAMPLERS, DynamoSweepConfig
-from nat_dynamo_plugin.sweep.identity import fingerprint
 from nat_dynamo_plugin.sweep.objectives import objectives_of
-from nat_dynamo_plugin.sweep.space import TunedSpace, Values, short_names
+from nat_dynamo_plugin.sweep.snapshot import Snapshot
+from nat_dynamo_plugin.sweep.space import TunedSpace, check_tuned, short_names
 from nat_dynamo_plugin.sweep.study import Planned
-from nat_dynamo_plugin.sweep.yaml_output import raw_config, with_values
+from nat_dynamo_plugin.sweep.unread import unread
+
+logger = logging.getLogger(__name__)
+
+_OWN_SPACE = "optimizer.numeric.search_space"
 
 
 class Task:
@@ -27,9 +29,8 @@ class Task:
 
     Attributes:
         config: `optimizer.numeric`.
-        base: the config to be tuned.
+        snapshot: the config to be tuned, as it was when the sweep began.
         options: of `nat optimize`.
-        file: the user's config file, if there is one.
         objectives: what is measured.
         space: what is tuned.
         names: a short name for each tuned path.
@@ -38,6 +39,7 @@ class Task:
         out: folder of the results.
         directions: Optuna's, one for each value that it is told of a trial.
         weighted: whether it is told the weighted gain of several objectives.
+        unread: tuned paths that nothing reads, with the reason.
         can_stop_early: whether a run's samples can be compared before it is over.
 
     Raises:
@@ -53,11 +55,14 @@ class Task:
         options: OptimizerRunConfig,
     ) -> None:
         self.config = config
-        self.base = base
         self.options = options
-        self.file = None if isinstance(options.config_file, BaseModel) else Path(options.config_file)
+        guard_logs()
+        remember_config(base)
+        self.snapshot = Snapshot(base, options)
+        check_tuned(base)
         self.objectives = objectives_of(base, optimizer)
-        self.space = TunedSpace(base, {**full_space, **config.search_space})
+        found = {path: space for path, space in full_space.items() if path != _OWN_SPACE}
+        self.space = TunedSpace(base, {**found, **config.search_space})
         self.names = short_names(list(self.space.current))
         self.reps = max(1, optimizer.reps_per_param_set)
         self.target = optimizer.target
@@ -69,8 +74,9 @@ class Task:
             raise ValueError("optimizer.target needs one metric, or objective: weighted (the target is then a gain)")
         self.directions = ["maximize"] if self.weighted else [objective.direction for objective in self.objectives]
         self.can_stop_early = one_value and all(o.metric is not None for o in self.objectives)
-        guard_logs()
-        remember_config(base)
+        self.unread = unread(base, list(self.space.current))
+        for path, why in self.unread.items():
+            logger.warning("%s is tuned, but nothing reads it: %s", path, why)
 
     @property
     def final_runs(self) -> int:
@@ -84,35 +90,22 @@ class Task:
             ValueError: if the config refuses a planned value.
         """
         if self.config.sampler not in PLANNED_SAMPLERS:
-            self.candidate(self.space.current)
+            self.snapshot.candidate(self.space.current)
             return [Planned(self.space.current), *(Planned({}) for _ in range(self.config.n_trials - 1))]
         sampler = cast(Literal["qmc", "random", "grid"], self.config.sampler)
         plan = self.space.plan(sampler, self.config.n_trials, self.config.seed)
         for values in plan:
-            self.candidate(values)  # a value that the config refuses is better found now
+            self.snapshot.candidate(values)  # a value that the config refuses is better found now
         return [Planned(values) for values in plan]
-
-    def candidate(self, values: Values) -> Config:
-        """The config with these values: read from the user's file as it will be read again, nothing else changed.
-
-        Raises:
-            ValueError: if the config refuses them.
-        """
-        if self.file is None:
-            return cast(Config, apply_suggestions(self.base, values))
-        try:
-            return Config.model_validate(with_values(raw_config(self.file), self.base, values))
-        except ValueError as error:
-            # Pydantic shows input values, keys among them.
-            raise ValueError(f"search_space: the config refuses {values}: {redacted(str(error))}") from None
 
     def fingerprint(self) -> str:
         """A short name of what is measured."""
-        parts = {
-            "current": self.space.current,
-            "space": {path: str(dist) for path, dist in self.space.distributions.items()},
-            "objectives": [str(objective) for objective in self.objectives],
-            "sampler": [self.config.sampler, self.config.seed, self.config.objective],
-            "reps": self.reps,
-        }
-        return fingerprint(self.file, parts)
+        return self.snapshot.fingerprint(
+            {
+                "current": self.space.current,
+                "space": {path: str(dist) for path, dist in self.space.distributions.items()},
+                "objectives": [str(objective) for objective in self.objectives],
+                "sampler": [self.config.sampler, self.config.seed, self.config.objective],
+                "reps": self.reps,
+            }
+        )

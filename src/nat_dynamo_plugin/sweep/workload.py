@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import urlsplit
 
 from nat.data_models.config import Config
+from nat.data_models.optimizer import OptimizerRunConfig
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.sweep.open_loop import OpenLoopConfig
@@ -33,9 +34,25 @@ _LOCAL = (
 _DATASET = ("limit", "seed", "ids", "file_path")
 
 
-def measured_on(config: Config) -> dict[str, dict[str, Any]]:
-    """Facts by topic. Of URLs only scheme, host and port are given, and of datasets only what chooses the questions."""
-    return {**dict(_servers(config)), "Workload": _workload(config), "Machine": _machine()}
+def measured_on(config: Config, options: OptimizerRunConfig, unread: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Facts by topic. Of URLs only scheme, host and port are given, and of datasets only what chooses the questions.
+
+    Args:
+        config: the current one.
+        options: of `nat optimize`.
+        unread: tuned paths that nothing reads, with the reason.
+    """
+    facts = {**dict(_servers(config)), "Workload": _workload(config), "Machine": _machine()}
+    if options.dataset is not None:
+        facts["Workload"]["questions: file_path"] = str(options.dataset)
+    if options.endpoint is not None:
+        facts["Workload"]["endpoint"] = _host(options.endpoint)
+    return {**facts, "Tuned without effect": dict(unread)} if unread else facts
+
+
+def _host(url: str) -> str:
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.hostname or '?'}{f':{found.port}' if found.port else ''}"
 
 
 def _servers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -49,9 +66,8 @@ def _servers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
             facts.update({field: plain(getattr(llm.local, field)) for field in _LOCAL})
             facts["answers"] = "scripted" if llm.local.scripted_answers else "random tokens"
         else:
-            url = urlsplit(llm.base_url or os.getenv("OPENAI_BASE_URL") or "")
-            host = f"{url.hostname or '?'}{f':{url.port}' if url.port else ''}"
-            facts = {"Dynamo": f"{url.scheme}://{host}", "isolation": "a cache salt for each run"}
+            server = _host(llm.base_url or os.getenv("OPENAI_BASE_URL") or "")
+            facts = {"Dynamo": server, "isolation": "a cache salt for each run"}
         yield f"Cluster ({name})", {**facts, "model": llm.model_name}
 
 

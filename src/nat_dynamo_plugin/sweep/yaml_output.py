@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from nat.utils.io.yaml_tools import yaml_load
 from pydantic import AliasChoices, BaseModel
+from ruamel.yaml import YAML
+from ruamel.yaml.anchor import Anchor
+from ruamel.yaml.util import load_yaml_guess_indent
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig, other_names
 from nat_dynamo_plugin.secrets import with_variables
@@ -32,11 +35,30 @@ def with_values(data: dict[str, Any], config: BaseModel, values: Values) -> dict
         *above, name = _place(data, config, path)
         holder: Any = data
         for part in above:
-            if not isinstance(holder.get(part), Mapping):
-                holder[part] = {}
-            holder = holder[part]
+            inner = holder.get(part)
+            if not isinstance(inner, Mapping):
+                inner = holder[part] = {}
+            elif _is_shared(holder, part):
+                inner = holder[part] = _unshared(inner)
+            holder = inner
         holder[name] = value
     return data
+
+
+def _is_shared(holder: Any, part: str) -> bool:
+    """Whether a mapping in ruamel's data has an anchor, or came in by a merge (`<<`), so that others see it too."""
+    anchor = getattr(holder[part], "anchor", None)
+    if anchor is None:
+        return False  # plain data, in which NAT has made all anchors copies
+    return anchor.value is not None or part not in dict(holder.non_merged_items())
+
+
+def _unshared(node: Any) -> Any:
+    """A copy of a mapping in ruamel's data, with its comments and without its anchor."""
+    copied = deepcopy(node)
+    if hasattr(copied, Anchor.attrib):
+        delattr(copied, Anchor.attrib)
+    return copied
 
 
 def _place(data: Mapping[str, Any], config: BaseModel, path: str) -> list[str]:
@@ -71,33 +93,35 @@ def _aliases(owner: Any, name: str) -> list[str]:
     return names
 
 
-def raw_config(file: Path) -> dict[str, Any]:
-    """A config file's data as NAT loads it: base files merged, variables replaced. Secrets may be in it."""
-    return dict(yaml_load(file))
-
-
-def tuned_text(file: Path, config: BaseModel, values: Values, target: Path) -> str:
-    """The config file's text with other values, for a file at `target`.
+def tuned_text(text: str, config: BaseModel, values: Values, *, source: Path, target: Path) -> str:
+    """A config file's text with other values, for a file in another folder.
 
     What refers to files beside the config (`base`, `file://`) is rewritten to be found from there. Everything else
-    stays as it is; long lines, quotes and comments too. A secret in clear becomes the name of a variable.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.util import load_yaml_guess_indent
+    stays as it is; long lines, quotes, comments and ends of lines too. A secret in clear becomes the name of a
+    variable. What is changed and stands under an anchor becomes a copy of its own.
 
-    text = file.read_text(encoding="utf-8")
+    Args:
+        text: as it is in the file, ends of lines included.
+        config: what NAT made of it.
+        values: by path.
+        source: the file's folder.
+        target: the folder of the file that it is for.
+    """
+    windows = "\r\n" in text
+    text = text.replace("\r\n", "\n")
     _, indent, offset = load_yaml_guess_indent(text)
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=indent or 2, offset=offset or 0)
     data = yaml.load(text)
-    if file.parent.resolve() != target.parent.resolve():
-        _move(data, file.parent.resolve(), target.parent.resolve())
+    if source.resolve() != target.resolve():
+        _move(data, source.resolve(), target.resolve())
     with_values(data, config, values)
     out = io.StringIO()
     yaml.dump(data, out)
-    return with_variables(out.getvalue())
+    written = with_variables(out.getvalue())
+    return written.replace("\n", "\r\n") if windows else written
 
 
 def _move(data: Any, source: Path, target: Path) -> None:

@@ -323,6 +323,11 @@ class TestTuning:
         with pytest.raises(ValidationError, match=text):
             config(search_space={name: {"low": 1, "high": 2}})
 
+    def test_what_is_tuned_has_values_to_try(self) -> None:
+        with pytest.raises(ValidationError, match="max_tokens has no search space; give its values in search_space"):
+            config(optimizable_params=["max_tokens"])
+        assert config(optimizable_params=["max_tokens"], search_space={"max_tokens": {"low": 1, "high": 2}})
+
 
 NAT_READS = """
 import sys

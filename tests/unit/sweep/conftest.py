@@ -69,13 +69,15 @@ class Runs:
     """Stands for `run_once`, and remembers what it was asked.
 
     Attributes:
-        seen: the tuned values and the salt of each run, in order.
+        seen: the tuned values and the label of each run (its salt without what is unique), in order.
+        salts: of each run.
         log: also written here, a line a run, for other processes to read.
         on_run: is called with the number of the run before it, may raise.
     """
 
     def __init__(self, log: Path | None = None, *, flat: bool = False) -> None:
         self.seen: list[tuple[Any, ...]] = []
+        self.salts: list[str] = []
         self.log = log
         self.flat = flat
         self.on_run: Callable[[int, Any], None] = lambda number, llm: None
@@ -84,6 +86,8 @@ class Runs:
         self, config: Any, objectives: Any, *, salt: str, partial: Any = None, **options: Any
     ) -> RunResult:
         llm = config.llms["dynamo"]
+        self.salts.append(salt)
+        salt = salt.rpartition("-")[0]
         said = (llm.prefix_total_requests, str(llm.prefix_osl), str(llm.prefix_iat), salt)
         self.on_run(len(self.seen), llm)
         self.seen.append(said)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nat.data_models.optimizable import SearchSpace
+from nat.data_models.optimizable import OptimizableField, OptimizableMixin, SearchSpace
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BaseModel
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.sweep.space import TunedSpace, choices, distribution, short_names, value_at
+from nat_dynamo_plugin.sweep.space import TunedSpace, check_tuned, choices, distribution, short_names, value_at
 
 
 class Holder(BaseModel):
@@ -115,3 +115,31 @@ def test_short_names_stay_apart() -> None:
         "llms.b.osl": "b.osl",
         "llms.a.iat": "iat",
     }
+
+
+class Tunable(OptimizableMixin):
+    speed: int = OptimizableField(default=1, space=SearchSpace(low=1, high=3))
+    colour: str = "red"
+
+
+class Outer(BaseModel):
+    parts: dict[str, Tunable]
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["sped"], r"parts\.a\.optimizable_params: 'sped' is not tuned: there is no such field; did you mean speed\?"),
+        (["speed", "colour"], r"'colour' is not tuned: it has no search space; known are speed"),
+    ],
+)
+def test_a_name_that_tunes_nothing_is_an_error(named: list[str], message: str) -> None:
+    config = Outer(parts={"b": Tunable(optimizable_params=["speed"]), "a": Tunable(optimizable_params=named)})
+    with pytest.raises(ValueError, match=message):
+        check_tuned(config)
+
+
+def test_a_name_with_a_space_of_its_own_is_tuned() -> None:
+    check_tuned(Outer(parts={"a": Tunable(optimizable_params=["speed"])}))
+    colours = {"colour": SearchSpace(values=["red", "blue"])}
+    check_tuned(Outer(parts={"a": Tunable(optimizable_params=["colour"], search_space=colours)}))

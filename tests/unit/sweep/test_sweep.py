@@ -16,6 +16,8 @@ from typing import Any
 import click
 import pytest
 import yaml
+from nat.data_models.optimizer import OptimizerRunConfig
+from nat.plugins.config_optimizer.optimizer_runtime import optimize_config
 from nat.runtime.loader import load_config
 
 from nat_dynamo_plugin.sweep.outcome import RunFailed
@@ -86,7 +88,7 @@ async def test_repetitions_of_a_block_are_mixed(write: Write) -> None:
 async def test_every_run_has_a_salt_of_its_own(write: Write) -> None:
     runs = Runs()
     await sweep(write(), runs)
-    assert len({one[3] for one in runs.seen}) == len(runs.seen)
+    assert len(set(runs.salts)) == len(runs.seen)
 
 
 async def test_a_finished_sweep_is_not_repeated(write: Write) -> None:
@@ -382,6 +384,24 @@ async def test_bad_settings_are_named(write: Write, old: str, new: str, message:
 def test_bad_fields_are_named(write: Write, text: str, message: str) -> None:
     with pytest.raises(Exception, match=message):
         load_config(write(("n_trials: 8", text)))
+
+
+NOTHING = ("    optimizable_params: [prefix_total_requests, prefix_osl, prefix_iat]\n", "")
+
+
+async def test_what_tunes_nothing_does_not_end_as_if_all_were_well(write: Write) -> None:
+    # As `nat optimize` does it, which passes over optimizers where it finds nothing to tune.
+    with pytest.raises(ValueError, match="nothing to tune"):
+        await optimize_config(OptimizerRunConfig(config_file=write(NOTHING), dataset=None))
+    other = ("eval:\n", "  other: {_type: openai, model_name: m, optimizable_params: [temperatur]}\n\neval:\n")
+    with pytest.raises(ValueError, match=r"llms\.other.*'temperatur' is not tuned.*did you mean temperature"):
+        await optimize_config(OptimizerRunConfig(config_file=write(NOTHING, other), dataset=None))
+
+
+async def test_a_search_space_alone_is_enough(write: Write, tmp_path: Path) -> None:
+    space = ("seed: 7", "seed: 7\n    search_space: {llms.dynamo.prefix_osl: {values: [LOW, MEDIUM]}}")
+    await sweep(write(NOTHING, space), Runs())
+    assert [row["prefix_osl"] for row in rows(tmp_path / "out")] == ["MEDIUM", "LOW"]
 
 
 def test_a_misspelt_optimizer_is_not_taken_for_nats_own(write: Write) -> None:

@@ -19,7 +19,7 @@ OSL = "llms.dynamo.prefix_osl"
 
 def written(file: Path, values: dict[str, object], target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = tuned_text(file, load_config(file), values, target)
+    text = tuned_text(file.read_text(), load_config(file), values, source=file.parent, target=target.parent)
     target.write_text(text)
     return text
 
@@ -98,7 +98,8 @@ def test_a_key_in_clear_becomes_a_variable(tmp_path: Path, monkeypatch: pytest.M
     )
     base = load_config(file)
     secrets.remember_config(base)
-    text = tuned_text(file, base, {"llms.d.temperature": 0.5}, tmp_path / "out.yml")
+    values = {"llms.d.temperature": 0.5}
+    text = tuned_text(file.read_text(), base, values, source=tmp_path, target=tmp_path)
     assert "canary" not in text and "api_key: ${DYNAMO_API_KEY}" in text and "'${MINE_TOKEN}'" in text
     (tmp_path / "out.yml").write_text(text)
     loaded = load_config(tmp_path / "out.yml")
