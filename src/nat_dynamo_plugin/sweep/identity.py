@@ -19,6 +19,7 @@ _ASIDE = (
     "finalists",
     "final_rounds",
     "confidence",
+    "smallest_gain",
     "lost_after_s",
     "enabled",
 )

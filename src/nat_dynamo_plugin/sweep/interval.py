@@ -8,8 +8,8 @@ rounds and for further questions, so both are random factors, and its variance h
     residual:   the rest, different in every round on every question
 
 The spread between rounds alone estimates (rounds + residual), that between questions alone (questions + residual), so
-the variance of the mean is the one plus the other, less the residual that is in both (Cameron, Gelbach & Miller, "Robust
-Inference with Multiway Clustering", 2011), and the interval is Student's t with the degrees of freedom that
+the variance of the mean is the one plus the other, less the residual that is in both (Cameron, Gelbach & Miller,
+"Robust Inference with Multiway Clustering", 2011), and the interval is Student's t with the degrees of freedom that
 Satterthwaite's formula gives to such a sum ("An Approximate Distribution of Estimates of Variance Components", 1946).
 """
 
@@ -99,7 +99,7 @@ class Spread:
         return float(nctdtrinc(self.degrees_of_freedom, 1 - POWER, t)) * self.standard_error
 
     def rounds_to_show(self, effect: float, confidence: float) -> int | None:
-        """Rounds in all in which an effect would be found with a probability of 80 %; `None`: more than 200 or never."""
+        """Rounds in all in which an effect would be found with a probability of 80 %; `None`: over 200, or never."""
         for n_rounds in range(self.n_rounds + 1, MOST_ROUNDS + 1):
             if self.after(n_rounds).detectable(confidence) <= effect:
                 return n_rounds

@@ -13,10 +13,10 @@ from nat.data_models.config import Config
 
 from nat_dynamo_plugin.files import write_text
 from nat_dynamo_plugin.secrets import redacted
+from nat_dynamo_plugin.sweep.interval import Interval
 from nat_dynamo_plugin.sweep.results import SweepResult, TrialRow
 from nat_dynamo_plugin.sweep.space import value_at
 from nat_dynamo_plugin.sweep.statement import verdict_text
-from nat_dynamo_plugin.sweep.verdict import Interval
 
 logger = logging.getLogger(__name__)
 

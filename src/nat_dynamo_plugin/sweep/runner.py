@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 
 from nat_dynamo_plugin.secrets import redacted
+from nat_dynamo_plugin.sweep.holdout import Part
 from nat_dynamo_plugin.sweep.outcome import RunFailed, RunResult
 from nat_dynamo_plugin.sweep.run import Partial, Stopped
 from nat_dynamo_plugin.sweep.space import Values
@@ -39,13 +40,16 @@ class Runner:
         """Mean seconds of a run, those divided that ran at the same time; `None` before the first one."""
         return self._run_s / self._runs / self._task.config.parallel if self._runs else None
 
-    async def __call__(self, values: Values, salt: str, partial: Partial | None = None) -> RunResult:
+    async def __call__(
+        self, values: Values, salt: str, partial: Partial | None = None, *, final_round: int | None = None
+    ) -> RunResult:
         """Answer all questions once with these values.
 
         Args:
             values: by path.
             salt: keeps this run's KV cache entries apart on a shared cluster.
             partial: is asked after each question whether to stop.
+            final_round: number of the round of the finals, whose questions and arrivals the search has not seen.
 
         Raises:
             RunFailed: for whatever went wrong; no secret is in the message.
@@ -59,6 +63,7 @@ class Runner:
                 salt=salt,
                 max_failed_share=self._task.config.max_failed_share,
                 partial=partial,
+                part=Part(self._task.config.holdout, final_round),
             )
         except Stopped:
             raise

@@ -17,8 +17,8 @@ import numpy as np
 
 from nat_dynamo_plugin.evaluators.metric import Metric, Sample, Statistic, aggregate
 from nat_dynamo_plugin.sweep.interval import Array, Interval, Spread, interval_of_mean, question_weights, spread_of
+from nat_dynamo_plugin.sweep.limits import MIN_ROUNDS
 
-MIN_ROUNDS = 3
 MIN_QUESTIONS = 2
 
 QuestionSamples = Mapping[str, Sequence[Sample]]
@@ -134,6 +134,9 @@ def partial_ratio(
     return weighted_gain(objectives, [c for c, _ in values], [b for _, b in values])
 
 
+Outcome = Literal["better", "no better", "worse", "inconclusive"]
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A candidate against the current config.
@@ -161,6 +164,14 @@ class Comparison:
     effect: float
     spread: Spread
     scale: _Scale = field(repr=False)
+
+    def outcome(self, smallest_gain: float) -> Outcome:
+        """What the interval says, where gains below the smallest one are not worth having."""
+        if self.overall.low > 0:
+            return "better"
+        if self.overall.high < 0:
+            return "worse"
+        return "no better" if self.overall.high < smallest_gain else "inconclusive"
 
     @property
     def detectable(self) -> float:
@@ -197,9 +208,7 @@ def compare(
     """
     n_rounds = len(candidate)
     if n_rounds != len(baseline) or n_rounds < MIN_ROUNDS:
-        raise ValueError(
-            f"{n_rounds} and {len(baseline)} rounds: at least {MIN_ROUNDS} are needed, and as many of both"
-        )
+        raise ValueError(f"{n_rounds} and {len(baseline)} rounds: {MIN_ROUNDS} are needed, and as many of both")
     questions = sorted({question for run in candidate for one in run for question in one})
     columns = {question: k for k, question in enumerate(questions)}
     # What is smooth has the jackknife; one percentile among the objectives, and all are drawn alike.
@@ -288,5 +297,7 @@ def _gain(scale: _Scale, effects: Array, scaling: float, weights: Array, confide
 
 def _value(rounds: Array, confidence: float) -> Interval:
     if np.all(rounds > 0):
-        return Interval(*(math.exp(one) for one in interval_of_mean(np.log(rounds), confidence)), confidence)
-    return Interval(*interval_of_mean(rounds, confidence), confidence)
+        mean, low, high = (math.exp(one) for one in interval_of_mean(np.log(rounds), confidence))
+    else:
+        mean, low, high = interval_of_mean(rounds, confidence)
+    return Interval(mean, low, high, confidence)
