@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import optuna
 import pytest
 import yaml
 from nat.data_models.evaluate_runtime import EvaluationRunConfig
@@ -17,6 +18,7 @@ from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
 from nat_dynamo_plugin.http.httpx_shell import HttpxShell
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
+from nat_dynamo_plugin.sweep.results import questions_of
 from nat_dynamo_plugin.sweep.search import SweepError
 
 pytestmark = pytest.mark.timeout(1200)
@@ -40,7 +42,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
             "optimizer.output_path": str(tmp_path / "out"),
             "optimizer.numeric.n_trials": 3,
             "optimizer.numeric.finalists": 1,
-            "optimizer.numeric.final_rounds": 2,
+            "optimizer.numeric.final_rounds": 3,
             "optimizer.numeric.pruner": "none",
         }
         data: dict[str, Any] = {"base": str(CONFIGS / name)}
@@ -98,8 +100,23 @@ async def test_a_cluster_is_asked_with_a_salt_for_each_run(
         rows = list(csv.DictReader(file))
     # What a cluster counts is not this sweep's alone.
     assert [(row["state"], row["server_calls"]) for row in rows] == [("done", "")] * 2
-    # Two trials; one finalist and the current config in two rounds.
-    assert len(salts) == 2 + 4 and None not in salts
+    # Two trials; one finalist and the current config in three rounds.
+    assert len(salts) == 2 + 6 and None not in salts
+
+
+async def test_the_finals_ask_what_the_search_has_not(write: Callable[..., Path], tmp_path: Path) -> None:
+    dataset = {"_type": "bfcl_multi_turn", "limit": 20, "seed": 1}
+    async with LocalDynamo(LocalDynamoConfig(workers=2, speedup=100), model_name="m") as cluster:
+        here = {"llms.dynamo.local": None, "llms.dynamo.base_url": cluster.base_url, "llms.dynamo.model_name": "m"}
+        few = {"llms.dynamo.max_tokens": 8, "optimizer.numeric.n_trials": 2, "eval.general.dataset": dataset}
+        await optimize(write(**here, **few))
+    asked: dict[bool, set[str]] = {False: set(), True: set()}
+    url = f"sqlite:///{tmp_path / 'out' / 'study.db'}"
+    for name in optuna.get_all_study_names(url):
+        for trial in optuna.load_study(study_name=name, storage=url).trials:
+            asked["finals" in name] |= questions_of(trial)
+    assert (len(asked[False]), len(asked[True])) == (10, 10)
+    assert not asked[False] & asked[True]
 
 
 async def test_a_server_that_is_not_there_is_no_fast_server(write: Callable[..., Path]) -> None:

@@ -22,8 +22,8 @@ _Lost = tuple[Call, Any, Any, asyncio.AbstractEventLoop | None]
 _being_read: set[Any] = set()
 """What reads the answers of blocking clients.
 
-httpx's connection pool closes an answer's connection in a generator's end, under a lock. If the collector ended it, in a
-thread that has the lock, that thread would wait for itself; so nothing here is garbage before it is closed.
+httpx's connection pool closes an answer's connection in a generator's end, under a lock. If the collector ended it, in
+a thread that has the lock, that thread would wait for itself; so nothing here is garbage before it is closed.
 """
 keep, release = _being_read.add, _being_read.discard
 

@@ -9,8 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from nat_dynamo_plugin.sweep.interval import Interval
 from nat_dynamo_plugin.sweep.results import SweepResult, TrialRow
-from nat_dynamo_plugin.sweep.verdict import Interval, Objective
+from nat_dynamo_plugin.sweep.verdict import Objective
 
 _INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _BEST, _CURRENT, _BAD, _POINT = "#3f9142", "#d9822b", "#cf4b4b", "#4a6fa5"

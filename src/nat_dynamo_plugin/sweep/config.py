@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from nat.data_models.optimizable import OptimizableField, SearchSpace
 from nat.data_models.optimizer import OptimizerStrategyBaseConfig
-from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from nat_dynamo_plugin.nearest import refuse_unknown_fields, shown
+from nat_dynamo_plugin.sweep.limits import MIN_ROUNDS, MIN_TO_SPLIT
 
 PLANNED_SAMPLERS = ("qmc", "random", "grid")
 """Samplers that do not look at results: the plan is made before the first trial, and a seed always gives the same."""
@@ -36,7 +38,7 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
         "same configurations in the same order. `tpe` and `nsga2` learn from results: the same seed tries the same "
         "configurations only as long as the measured results are the same, which they never quite are.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the sampler, of the order of runs and of the bootstrap.")
+    seed: int = Field(default=0, ge=0, description="Seed of the sampler and of the order of runs.")
     search_space: dict[str, SearchSpace] = OptimizableField(
         default_factory=dict,
         space=SearchSpace(values=[""]),
@@ -69,13 +71,31 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
         default=2, ge=1, description="Best trials that are measured again, against the current config."
     )
     final_rounds: int = Field(
-        default=5,
+        default=7,
         ge=0,
-        description="Fresh repetitions of each finalist and of the current config. From 2 on there is a verdict, with "
-        "an interval; 0 leaves the best trial unproven.",
+        description="Fresh repetitions of each finalist and of the current config, at least 3. There is no verdict "
+        "before all are measured. More can be measured later; that is another verdict, and wants more evidence than "
+        "the first. 0 leaves the best trial unproven.",
+    )
+    holdout: float = Field(
+        default=0.5,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the dataset's questions that only the finals ask; the search asks the others. 0 lets "
+        f"both ask all of them, as does a dataset of fewer than {MIN_TO_SPLIT}.",
     )
     confidence: float = Field(
-        default=0.95, gt=0.5, lt=1.0, description="Confidence of the verdict, over all finalists together."
+        default=0.95,
+        gt=0.5,
+        lt=1.0,
+        description="Confidence of all verdicts of a study together, over all finalists.",
+    )
+    smallest_gain: float = Field(
+        default=0.05,
+        gt=0.0,
+        lt=1.0,
+        description="The smallest gain worth having: if none of the finalists gains so much, that is a result, too; "
+        "what the finals leave open is inconclusive.",
     )
     max_failed_share: float = Field(
         default=0.0,
@@ -107,6 +127,16 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
         description="Seconds without a sign of life after which a trial of a process on another machine is given to "
         "the others. A process that died on this machine is noticed at once.",
     )
+
+    @field_validator("final_rounds")
+    @classmethod
+    def _enough_rounds(cls, value: int) -> int:
+        if 0 < value < MIN_ROUNDS:
+            raise PydanticCustomError(
+                "too_few_rounds",
+                f"a verdict needs {MIN_ROUNDS} rounds: use {MIN_ROUNDS} or more, or 0 to leave the best trial unproven",
+            )
+        return value
 
     @model_validator(mode="wrap")
     @classmethod

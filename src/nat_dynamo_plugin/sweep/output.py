@@ -11,10 +11,10 @@ from typing import Any
 
 from nat_dynamo_plugin.files import write_text
 from nat_dynamo_plugin.secrets import redacted
+from nat_dynamo_plugin.sweep.interval import Interval
 from nat_dynamo_plugin.sweep.results import SweepResult, TrialRow
 from nat_dynamo_plugin.sweep.snapshot import Snapshot
 from nat_dynamo_plugin.sweep.statement import verdict_text
-from nat_dynamo_plugin.sweep.verdict import Interval
 
 logger = logging.getLogger(__name__)
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
+from nat_dynamo_plugin.sweep.interval import confidence_of_look
 from nat_dynamo_plugin.sweep.outcome import RunFailed
 from nat_dynamo_plugin.sweep.progress import SweepProgress
-from nat_dynamo_plugin.sweep.results import ARM, ROUND, RUN
+from nat_dynamo_plugin.sweep.results import ARM, ROUND, RUN, Look
 from nat_dynamo_plugin.sweep.runner import Runner, at_once
 from nat_dynamo_plugin.sweep.study import INDEX, POLL_S, Planned, Queue, Storage
 from nat_dynamo_plugin.sweep.task import Task
+
+_LOOKS = "verdicts"
 
 
 def final_queue(storage: Storage, search: Queue, task: Task, chosen: Sequence[int]) -> Queue:
@@ -33,6 +37,29 @@ def final_queue(storage: Storage, search: Queue, task: Task, chosen: Sequence[in
     return queue
 
 
+def take_look(storage: Storage, search: Queue, queue: Queue | None, task: Task) -> Look | None:
+    """Begin a verdict on the finals, if all their rounds are measured: the study remembers how many there were.
+
+    Remembered with the search, for other finalists of the same study are another chance to be wrong, too. A verdict on
+    as many rounds as an earlier one is that one, and fewer rounds than that do not undo it.
+    """
+    rounds = task.config.final_rounds
+    if queue is None or not rounds:
+        return None
+    with storage.exclusively():
+        looks: list[list[Any]] = search.study.user_attrs.get(_LOOKS, [])
+        rounds = max([rounds, *(known for name, known in looks if name == queue.name)])
+        trials = [trial for trial in queue.trials().values() if trial.user_attrs[ROUND] < rounds]
+        if not trials or not all(trial.state.is_finished() for trial in trials):
+            return None
+        if [queue.name, rounds] not in looks:
+            looks = [*looks, [queue.name, rounds]]
+            search.study.set_user_attr(_LOOKS, looks)
+    number = 1 + looks.index([queue.name, rounds])
+    total = task.config.confidence
+    return Look(rounds, number, confidence_of_look(total, number), confidence_of_look(total, 1 + len(looks)))
+
+
 async def prove(task: Task, search: Queue, queue: Queue, runner: Runner, progress: SweepProgress) -> None:
     """Measure what is waiting in the finals of a search, beside other processes, until all is done."""
     configs = {index: dict(trial.params) for index, trial in search.trials().items()}
@@ -49,7 +76,9 @@ async def prove(task: Task, search: Queue, queue: Queue, runner: Runner, progres
             arm = trial.user_attrs[ARM]
             progress.begin(arm, f"finals, round {trial.user_attrs[ROUND]}")
             try:
-                result = await runner(configs[arm], f"{queue.name}-{trial.user_attrs[INDEX]}")
+                result = await runner(
+                    configs[arm], f"{queue.name}-{trial.user_attrs[INDEX]}", final_round=trial.user_attrs[ROUND]
+                )
             except RunFailed as error:
                 queue.fail(trial, str(error))
             except BaseException:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nat_dynamo_plugin.sweep.interval import confidence_of_each
+from nat_dynamo_plugin.sweep.limits import MIN_ROUNDS
 from nat_dynamo_plugin.sweep.outcome import RunResult
 from nat_dynamo_plugin.sweep.space import Values
 from nat_dynamo_plugin.sweep.study import INDEX, OWNER, PROBLEM, Queue
-from nat_dynamo_plugin.sweep.verdict import (
-    MIN_ROUNDS,
-    Comparison,
-    Objective,
-    compare,
-    confidence_of_each,
-    weighted_gain,
-)
+from nat_dynamo_plugin.sweep.verdict import Comparison, Objective, Outcome, compare, weighted_gain
 
 RUN = "run:"
 ARM = "arm"
@@ -127,16 +122,56 @@ def finalists(rows: Sequence[TrialRow], count: int) -> list[int]:
     return [row.index for row in chosen[:count]]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One verdict: on how many rounds, and how sure it has to be.
+
+    Attributes:
+        rounds: all of which must have been measured.
+        number: 1 for the first verdict on a study.
+        confidence: that all finalists' intervals hold together, 0.5 to 1.
+        next_confidence: the same of the next verdict, if more rounds are measured.
+    """
+
+    rounds: int
+    number: int
+    confidence: float
+    next_confidence: float
+
+
 @dataclass(slots=True)
 class Finals:
-    """The finalists against the current config."""
+    """The finalists against the current config.
+
+    Attributes:
+        indexes: the finalists, the search's best first.
+        comparisons: of those finalists of which there is a verdict.
+        so_far: of those of which there is none yet, with their figures for people to look at.
+        outcomes: what the comparisons say.
+        problems: what failed, by finalist; 0 is the current config.
+        winner: the finalist with the largest gain of those that are better.
+        look: the verdict; `None` before all rounds are measured.
+        asked: the finals' questions.
+        unseen: those of them that the search did not ask.
+        runs: how many were measured.
+        calls: LLM calls in them.
+    """
 
     indexes: list[int]
     comparisons: dict[int, Comparison] = field(default_factory=dict)
+    so_far: dict[int, Comparison] = field(default_factory=dict)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     winner: int | None = None
+    look: Look | None = None
+    asked: int = 0
+    unseen: int = 0
     runs: int = 0
     calls: int = 0
+
+    def confidence_of_each(self, confidence: float) -> float:
+        """The confidence that each finalist's interval needs for all to hold together."""
+        return confidence_of_each(confidence, len(self.indexes))
 
 
 def judge(
@@ -144,38 +179,72 @@ def judge(
     indexes: Sequence[int],
     objectives: Sequence[Objective],
     *,
-    confidence: float,
-    seed: int,
+    look: Look | None,
+    seen: Set[str] = frozenset(),
+    smallest_gain: float = 0.05,
 ) -> Finals:
-    """Compare every finalist that has at least two rounds in common with the current config.
+    """Compare every finalist with the current config, all at a confidence that makes up for having several.
 
-    The winner is the one with the largest gain among those whose interval lies above zero, all at a confidence that
-    makes up for having several.
+    There is a verdict on those finalists that were measured in every round of the look, as was the current config: one
+    that fails when the machine is busy must not win on the rounds in which it was idle. The winner is the one with the
+    largest gain among those whose interval lies above zero.
+
+    Args:
+        queue: of the finals; `None` if there were none.
+        indexes: the finalists.
+        objectives: what was measured.
+        look: the verdict to give; `None` while rounds are missing: then there are figures only.
+        seen: questions that the search asked.
+        smallest_gain: the smallest gain worth having, above 0.
     """
-    finals = Finals(list(indexes))
+    finals = Finals(list(indexes), look=look)
     if queue is None:
         return finals
-    arms: dict[int, dict[int, RunResult]] = {}
-    for trial in queue.trials().values():
-        runs = runs_of(trial)
-        if trial.state is TrialState.COMPLETE and 0 in runs:
-            arms.setdefault(trial.user_attrs[ARM], {})[trial.user_attrs[ROUND]] = runs[0]
-        elif trial.state is TrialState.FAIL:
-            finals.problems[trial.user_attrs[ARM]] = str(trial.user_attrs.get(PROBLEM))
-    finals.runs = sum(map(len, arms.values()))
-    finals.calls = sum(run.calls for rounds in arms.values() for run in rounds.values())
-    current = arms.get(0, {})
-    each = confidence_of_each(confidence, len(indexes))
+    arms, failed = _arms(queue)
+    results = [run for rounds in arms.values() for run in rounds.values()]
+    asked = {question for run in results for samples in run.samples.values() for question in samples}
+    finals.asked, finals.unseen = len(asked), len(asked - seen)
+    finals.runs, finals.calls = len(results), sum(run.calls for run in results)
+    for arm, problems in failed.items():
+        if due := [text for number, text in sorted(problems.items()) if look is None or number < look.rounds]:
+            finals.problems[arm] = f"{len(due)} of its runs failed, the first with: {due[0]}"
     for index in indexes:
-        ours = arms.get(index, {})
-        rounds = sorted(current.keys() & ours.keys())
-        if len(rounds) >= MIN_ROUNDS:
-            sides = [[arm[r].of(objectives) for r in rounds] for arm in (ours, current)]
-            finals.comparisons[index] = compare(objectives, *sides, confidence=each, seed=seed)
-    better = {i: c for i, c in finals.comparisons.items() if c.overall.low > 0}
-    if better:
-        finals.winner = max(better, key=lambda i: better[i].overall.estimate)
+        rounds = sorted(arms.get(0, {}).keys() & arms.get(index, {}).keys())
+        complete = look is not None and set(rounds) >= set(range(look.rounds))
+        if complete and look is not None:
+            rounds = list(range(look.rounds))
+        if len(rounds) < MIN_ROUNDS:
+            continue
+        sides = [[arms[side][r].of(objectives) for r in rounds] for side in (index, 0)]
+        try:
+            found = compare(objectives, *sides, confidence=finals.confidence_of_each(look.confidence if look else 0.95))
+        except ValueError as error:
+            finals.problems.setdefault(index, str(error))
+            continue
+        (finals.comparisons if complete else finals.so_far)[index] = found
+    finals.outcomes = {i: c.outcome(smallest_gain) for i, c in finals.comparisons.items()}
+    better = [i for i, outcome in finals.outcomes.items() if outcome == "better"]
+    finals.winner = max(better, key=lambda i: finals.comparisons[i].overall.estimate, default=None)
     return finals
+
+
+def _arms(queue: Queue) -> tuple[dict[int, dict[int, RunResult]], dict[int, dict[int, str]]]:
+    """The finished runs of the finals by trial and round, and why others failed."""
+    arms: dict[int, dict[int, RunResult]] = {}
+    failed: dict[int, dict[int, str]] = {}
+    for trial in queue.trials().values():
+        arm, number, runs = trial.user_attrs[ARM], trial.user_attrs[ROUND], runs_of(trial)
+        if trial.state is TrialState.COMPLETE and 0 in runs:
+            arms.setdefault(arm, {})[number] = runs[0]
+        elif trial.state is TrialState.FAIL:
+            failed.setdefault(arm, {})[number] = str(trial.user_attrs.get(PROBLEM))
+    return arms, failed
+
+
+def questions_of(trial: FrozenTrial | None) -> set[str]:
+    """The questions that a trial's runs asked, as far as they were scored."""
+    runs = runs_of(trial).values() if trial else ()
+    return {question for run in runs for samples in run.samples.values() for question in samples}
 
 
 @dataclass(slots=True)
@@ -191,6 +260,7 @@ class SweepResult:
         rows: all trials, in the order of the plan.
         finals: the proof.
         final_rounds: rounds of finals that were to be measured.
+        smallest_gain: the smallest gain worth having.
         chosen: the values to go on with, by path.
         importance: of each path, 0 to 1.
         interrupted: whether something is left to do.
@@ -205,6 +275,7 @@ class SweepResult:
     rows: list[TrialRow]
     finals: Finals
     final_rounds: int
+    smallest_gain: float
     chosen: Values
     importance: dict[str, float]
     interrupted: bool

@@ -21,7 +21,8 @@ from nat.data_models.optimizer import OptimizerRunConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig, Metric, Sample
 from nat_dynamo_plugin.evaluators.records import Question
-from nat_dynamo_plugin.sweep.outcome import RunResult, read_outcome
+from nat_dynamo_plugin.sweep.holdout import WHOLE, Part
+from nat_dynamo_plugin.sweep.outcome import RunFailed, RunResult, read_outcome
 from nat_dynamo_plugin.sweep.verdict import Objective
 
 logger = logging.getLogger(__name__)
@@ -37,13 +38,14 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class _Watcher:
-    """Callbacks of NAT's evaluation: sees each question when it is done, and the servers before they stop."""
+    """Callbacks of NAT's evaluation: chooses the questions, sees each when done, and the servers before they stop."""
 
     metrics: Sequence[Metric]
     config: Config
     partial: Partial | None
     stop: asyncio.Event
-    total: int = 0
+    part: Part
+    chosen: set[str] = field(default_factory=set)
     seen: list[dict[str, list[Sample]]] = field(default_factory=list)
     server_calls: int | None = None
     _asked: bool = False
@@ -52,15 +54,17 @@ class _Watcher:
         self.seen = [{} for _ in self.metrics]
 
     def on_dataset_loaded(self, *, dataset_name: str, items: list[EvalInputItem]) -> None:
-        self.total = len(items)
+        # In place: this is NAT's own list, so whatever dataset it comes from, only these are asked.
+        self.chosen = self.part.chosen(str(item.id) for item in items)
+        items[:] = [item for item in items if str(item.id) in self.chosen]
 
     def on_prediction(self, *, item: EvalInputItem, output: Any) -> None:
-        if self.partial is None or not self.total:
+        if self.partial is None or not self.chosen:
             return
         question = Question.from_trajectory(item.id, item.trajectory)
         for metric, seen in zip(self.metrics, self.seen, strict=True):
             seen[str(item.id)] = metric.samples(question)
-        if self.partial(self.seen, len(self.seen[0]) / self.total):
+        if self.partial(self.seen, len(self.seen[0]) / len(self.chosen)):
             self.stop.set()
 
     async def a_on_evaluator_score(self, *, eval_output: Any, evaluator_name: str) -> None:
@@ -105,8 +109,9 @@ async def run_once(
     salt: str,
     max_failed_share: float = 0.0,
     partial: Partial | None = None,
+    part: Part = WHOLE,
 ) -> RunResult:
-    """Answer all questions of a config once and score them.
+    """Answer the questions of a config once and score them.
 
     Args:
         config: validated for this run alone: it is changed, and keeps what runs for it.
@@ -115,6 +120,7 @@ async def run_once(
         salt: keeps this run's KV cache entries apart on a shared cluster.
         max_failed_share: LLM calls that may fail.
         partial: is asked after each question whether to go on; only if all objectives are metrics of this package.
+        part: which of the dataset's questions are asked, and when they arrive.
 
     Raises:
         RunFailed: if calls failed, telemetry is missing or an evaluator gave no score.
@@ -124,12 +130,13 @@ async def run_once(
     from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
     stop = asyncio.Event()
-    watcher = _Watcher([o.metric for o in objectives if o.metric is not None], config, partial, stop)
+    watcher = _Watcher([o.metric for o in objectives if o.metric is not None], config, partial, stop, part)
     callbacks = EvalCallbackManager()
     callbacks.register(watcher)
     started = perf_counter()
     with tempfile.TemporaryDirectory(prefix="nat-dynamo-sweep-") as folder:
         _isolate(config, objectives, Path(folder), salt)
+        part.set_arrivals(config)
         run = EvaluationRun(
             EvaluationRunConfig(
                 config_file=config,
@@ -145,6 +152,8 @@ async def run_once(
         output = await _until(run.run_and_evaluate(), stop)
     if output is None:
         raise Stopped
+    if {str(item.id) for item in output.eval_input.eval_input_items} != watcher.chosen:
+        raise RunFailed("NAT asked other questions than those chosen for this run; the log says why")
     result = read_outcome(output, objectives, max_failed_share)
     result.server_calls = watcher.server_calls
     result.seconds = perf_counter() - started

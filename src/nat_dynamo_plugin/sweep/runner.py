@@ -10,6 +10,7 @@ from time import monotonic
 from uuid import uuid4
 
 from nat_dynamo_plugin.secrets import redacted
+from nat_dynamo_plugin.sweep.holdout import Part
 from nat_dynamo_plugin.sweep.outcome import OUTAGES, RunFailed, RunResult
 from nat_dynamo_plugin.sweep.run import Partial, Stopped
 from nat_dynamo_plugin.sweep.space import Values
@@ -59,13 +60,16 @@ class Runner:
         """Mean seconds of a run, those divided that ran at the same time; `None` before the first one."""
         return self._run_s / self._runs / self._task.config.parallel if self._runs else None
 
-    async def __call__(self, values: Values, label: str, partial: Partial | None = None) -> RunResult:
+    async def __call__(
+        self, values: Values, label: str, partial: Partial | None = None, *, final_round: int | None = None
+    ) -> RunResult:
         """Answer all questions once with these values, and once more if the server was the cause of a failure.
 
         Args:
             values: by path.
             label: begins the salt that keeps this run's KV cache entries apart on a shared cluster.
             partial: is asked after each question whether to stop.
+            final_round: number of the round of the finals, whose questions and arrivals the search has not seen.
 
         Raises:
             RunFailed: for whatever went wrong; no secret is in the message.
@@ -73,7 +77,7 @@ class Runner:
             Stopped: if `partial` said so.
         """
         try:
-            return await self._run(values, label, partial)
+            return await self._run(values, label, partial, final_round)
         except RunFailed as error:
             if not error.transient:
                 await self._blame(values, error)
@@ -81,7 +85,7 @@ class Runner:
             logger.info("A run failed and is tried again: %s", error)
         await asyncio.sleep(PAUSE_S)
         try:
-            return await self._run(values, label, partial)
+            return await self._run(values, label, partial, final_round)
         except RunFailed as error:
             await self._blame(values, error)
             raise
@@ -102,13 +106,13 @@ class Runner:
                 return  # it has answered meanwhile
             if values != current:
                 try:
-                    await self._run(current, "probe", None)
+                    await self._run(current, "probe", None, None)
                     return
                 except RunFailed as again:
                     error = again
             raise ServerDown(f"The current config can not be measured: {error}. Start again to do what is left")
 
-    async def _run(self, values: Values, label: str, partial: Partial | None) -> RunResult:
+    async def _run(self, values: Values, label: str, partial: Partial | None, final_round: int | None) -> RunResult:
         # Never one that was used before: its cache may be warm.
         salt = f"{re.sub(r'[^!-~]', '-', label)[-_SALT_CHARS:]}-{uuid4().hex[:12]}"
         try:
@@ -119,6 +123,7 @@ class Runner:
                 salt=salt,
                 max_failed_share=self._task.config.max_failed_share,
                 partial=partial,
+                part=Part(self._task.config.holdout, final_round),
             )
         except Stopped:
             raise

@@ -16,8 +16,8 @@ from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
 from nat_dynamo_plugin.sweep.importance import importance
 from nat_dynamo_plugin.sweep.output import write_results
 from nat_dynamo_plugin.sweep.progress import SweepProgress
-from nat_dynamo_plugin.sweep.proof import final_queue, prove
-from nat_dynamo_plugin.sweep.results import SweepResult, finalists, judge, trial_rows
+from nat_dynamo_plugin.sweep.proof import final_queue, prove, take_look
+from nat_dynamo_plugin.sweep.results import Look, SweepResult, finalists, judge, questions_of, trial_rows
 from nat_dynamo_plugin.sweep.run import run_once
 from nat_dynamo_plugin.sweep.runner import Runner, RunOne, ServerDown
 from nat_dynamo_plugin.sweep.samplers import learning_sampler
@@ -93,7 +93,8 @@ async def _sweep(task: Task, runner: Runner) -> SweepResult:
             except (asyncio.CancelledError, ServerDown) as error:
                 # What is there is reported; the rest can be done by starting again.
                 stopped = error
-        result = _result(task, queue, finals, chosen, stopped is not None)
+        look = take_look(storage, queue, finals, task)
+        result = _result(task, queue, finals, look, chosen, stopped is not None)
         result.storage, result.seconds = storage.shown, runner.elapsed_s
         write_results(result, task.out, task.snapshot)
     finally:
@@ -119,11 +120,20 @@ def _search_queue(task: Task, storage: Storage, stopping: Stopping) -> Queue:
     return queue
 
 
-def _result(task: Task, queue: Queue, final: Queue | None, chosen: list[int], interrupted: bool) -> SweepResult:
+def _result(
+    task: Task, queue: Queue, final: Queue | None, look: Look | None, chosen: list[int], interrupted: bool
+) -> SweepResult:
     config = task.config
     rows = trial_rows(queue, task.objectives)
     chosen = chosen or finalists(rows, config.finalists)  # of a search that was interrupted, the best so far
-    finals = judge(final, chosen, task.objectives, confidence=config.confidence, seed=config.seed)
+    finals = judge(
+        final,
+        chosen,
+        task.objectives,
+        look=look,
+        seen=questions_of(queue.get(0)),
+        smallest_gain=config.smallest_gain,
+    )
     best = finals.winner
     if best is None and not config.final_rounds and chosen and not interrupted:
         best = chosen[0]
@@ -135,6 +145,7 @@ def _result(task: Task, queue: Queue, final: Queue | None, chosen: list[int], in
         rows=rows,
         finals=finals,
         final_rounds=config.final_rounds,
+        smallest_gain=config.smallest_gain,
         chosen=dict(task.space.current) if best is None else rows[best].config,
         importance=importance(queue, rows) if finals.winner is not None else {},
         interrupted=interrupted,

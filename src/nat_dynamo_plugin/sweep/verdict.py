@@ -1,7 +1,9 @@
 """What measurements say: values of runs, gains against the current config, and how sure they are. Pure.
 
-A run yields for each metric the samples of each question (see `evaluators.metric`). A gain is relative to the current
-config, and positive where the candidate is better: 0.25 is 25 % less latency, or 25 % more reuse.
+A run yields for each metric the samples of each question (see `evaluators.metric`). Gains are computed as effects that
+are symmetric: the log of the ratio of candidate and current config, or their difference for a share, which may be 0,
+where a ratio makes no sense. They are positive where the candidate is better, and shown relative to the current config:
+0.25 is 25 % less latency, or 25 % more throughput, or 25 points more reuse.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from nat_dynamo_plugin.evaluators.metric import Metric, Sample, Statistic, aggregate
+from nat_dynamo_plugin.sweep.interval import Array, Interval, Spread, interval_of_mean, question_weights, spread_of
+from nat_dynamo_plugin.sweep.limits import MIN_ROUNDS
 
-N_RESAMPLES = 4000
-MIN_ROUNDS = 2
+MIN_QUESTIONS = 2
 
 QuestionSamples = Mapping[str, Sequence[Sample]]
 """Samples of one metric in one run, by question id."""
@@ -45,20 +47,74 @@ class Objective:
     unit: str = ""
     metric: Metric | None = field(default=None, repr=False, compare=False)
 
-    def gain(self, candidate: float, baseline: float) -> float:
-        """The relative gain of a value over the baseline's; absolute if the baseline is 0."""
-        better = baseline - candidate if self.direction == "minimize" else candidate - baseline
-        return better / (abs(baseline) or 1.0)
+    def compares_by_difference(self, *values: Array | float) -> bool:
+        """Whether a ratio of these values makes no sense: they are shares, or not all above 0."""
+        return self.unit == "share" or any(not np.all(np.asarray(one) > 0) for one in values)
+
+    def effect(self, candidate: Array, baseline: Array, *, difference: bool) -> Array:
+        """The effect against the baseline, positive where better: a log ratio, or a difference."""
+        sign = -1.0 if self.direction == "minimize" else 1.0
+        effect: Array = sign * (candidate - baseline if difference else np.log(candidate) - np.log(baseline))
+        return effect
 
     def shown(self, value: float) -> str:
         """A value with its unit."""
         return f"{value:.1%}" if self.unit == "share" else f"{value:.4g} {self.unit}".rstrip()
 
+    def shown_gain(self, gain: float, *, difference: bool) -> str:
+        """A gain with its unit and sign."""
+        if not difference:
+            return f"{gain:+.1%}"
+        return f"{100 * gain:+.1f} points" if self.unit == "share" else f"{gain:+.4g} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """How an effect is shown as a gain."""
+
+    difference: bool
+    lower_is_better: bool
+
+    def gain(self, effect: float) -> float:
+        if self.difference:
+            return effect
+        return -math.expm1(-effect) if self.lower_is_better else math.expm1(effect)
+
+    def effect(self, gain: float) -> float:
+        """The effect of a gain; infinite for what no ratio is."""
+        if self.difference:
+            return gain
+        inside = 1 - gain if self.lower_is_better else 1 + gain
+        logged = math.log(inside) if inside > 0 else -math.inf
+        return -logged if self.lower_is_better else logged
+
+    def interval(self, effect: float, half: float, confidence: float) -> Interval:
+        low, high = self.gain(effect - half), self.gain(effect + half)
+        return Interval(self.gain(effect), low, high, confidence, self.difference)
+
+
+def _scale_of_all(objectives: Sequence[Objective], differences: Sequence[bool]) -> _Scale:
+    """The scale of the weighted effect: of one objective its own; else a relative gain, as if of one figure."""
+    return _Scale(
+        difference=all(differences) and len(objectives) == 1,
+        lower_is_better=any(o.direction == "minimize" for o in objectives),
+    )
+
+
+def _weighted(objectives: Sequence[Objective], effects: Sequence[Array]) -> Array:
+    weights = [o.weight / sum(other.weight for other in objectives) for o in objectives]
+    total: Array = sum(w * e for w, e in zip(weights, effects, strict=True))  # type: ignore[assignment]
+    return total
+
 
 def weighted_gain(objectives: Sequence[Objective], candidate: Sequence[float], baseline: Sequence[float]) -> float:
-    """The mean of the objectives' gains by their weights."""
-    gains = [o.weight * o.gain(c, b) for o, c, b in zip(objectives, candidate, baseline, strict=True)]
-    return sum(gains) / sum(o.weight for o in objectives)
+    """The gain that the mean of the objectives' effects by their weights comes to."""
+    differences = [o.compares_by_difference(c, b) for o, c, b in zip(objectives, candidate, baseline, strict=True)]
+    effects = [
+        o.effect(np.array(c, float), np.array(b, float), difference=d)
+        for o, c, b, d in zip(objectives, candidate, baseline, differences, strict=True)
+    ]
+    return _scale_of_all(objectives, differences).gain(float(_weighted(objectives, effects)))
 
 
 def partial_ratio(
@@ -78,45 +134,7 @@ def partial_ratio(
     return weighted_gain(objectives, [c for c, _ in values], [b for _, b in values])
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate and the interval that holds the truth with the given confidence."""
-
-    estimate: float
-    low: float
-    high: float
-    confidence: float
-
-    @property
-    def clear_of_zero(self) -> bool:
-        """Whether all of the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
-
-class _Arm:
-    """The samples of one config: rounds x questions, in arrays for fast resampling."""
-
-    def __init__(self, rounds: Sequence[QuestionSamples], questions: Sequence[str], statistic: Statistic) -> None:
-        self.statistic = statistic
-        samples = [[list(one.get(question, ())) for question in questions] for one in rounds]
-        self.samples = samples
-        # Sums suffice for means.
-        self.amounts = np.array([[math.fsum(s.amount for s in q) for q in r] for r in samples])
-        self.of = np.array([[math.fsum(s.of for s in q) for q in r] for r in samples])
-        width = max((len(q) for r in samples for q in r), default=1) or 1
-        values = np.full((len(rounds), len(questions), width), np.nan)
-        for i, one in enumerate(samples):
-            for j, question in enumerate(one):
-                values[i, j, : len(question)] = [s.value for s in question]
-        self.values = values
-
-    def value(self, rounds: npt.NDArray[np.int64], questions: npt.NDArray[np.int64]) -> float:
-        cells = np.ix_(rounds, questions)
-        if self.statistic == "mean":
-            return float(self.amounts[cells].sum() / self.of[cells].sum())
-        # Of each round its own percentile: rounds are repetitions, not more questions.
-        percent = {"p50": 50, "p95": 95}[self.statistic]
-        return float(np.mean([np.nanpercentile(self.values[r][questions], percent) for r in rounds]))
+Outcome = Literal["better", "no better", "worse", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +142,45 @@ class Comparison:
     """A candidate against the current config.
 
     Attributes:
-        values: the candidate's value of each objective, over all rounds, with the interval in which a further
-            measurement on such questions is to be expected.
+        values: the candidate's value of each objective: the mean over rounds (of positive values the geometric one),
+            with the interval in which the mean over many such rounds on the same questions lies.
         baseline: the current config's.
-        gains: the gain in each objective.
+        gains: the gain in each objective, with an interval for further rounds and further questions of the kind.
         overall: the weighted gain; with one objective the same as its gain.
+        by_round: the weighted gain of each round.
         rounds: rounds that both were measured in.
-        questions: questions that both answered in all of them.
+        questions: questions that both answered, in some round at least.
+        effect: what `overall` shows: a weighted mean of log ratios, or differences.
+        spread: of the effect.
     """
 
     values: tuple[Interval, ...]
     baseline: tuple[Interval, ...]
     gains: tuple[Interval, ...]
     overall: Interval
+    by_round: tuple[float, ...]
     rounds: int
     questions: int
+    effect: float
+    spread: Spread
+    scale: _Scale = field(repr=False)
+
+    def outcome(self, smallest_gain: float) -> Outcome:
+        """What the interval says, where gains below the smallest one are not worth having."""
+        if self.overall.low > 0:
+            return "better"
+        if self.overall.high < 0:
+            return "worse"
+        return "no better" if self.overall.high < smallest_gain else "inconclusive"
+
+    @property
+    def detectable(self) -> float:
+        """The smallest gain that so many rounds show with a probability of 80 %."""
+        return self.scale.gain(self.spread.detectable(self.overall.confidence))
+
+    def rounds_to_show(self, gain: float, confidence: float) -> int | None:
+        """Rounds in all that would show a gain with a probability of 80 %; `None`: more than 200, or no number."""
+        return self.spread.rounds_to_show(self.scale.effect(gain), confidence)
 
 
 def compare(
@@ -147,71 +189,115 @@ def compare(
     baseline: Sequence[Sequence[QuestionSamples]],
     *,
     confidence: float = 0.95,
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
 ) -> Comparison:
-    """Compare two configs by a paired bootstrap over rounds and questions.
+    """Compare two configs that were run once in each round, close in time, on the same questions.
 
-    Both configs were run once in each round, close in time, on the same questions. A resample draws rounds with
-    replacement, and questions with replacement, the same ones for both configs, and recomputes the gains; the interval
-    is between percentiles of the resamples. Rounds are drawn, too, because questions of one run share its luck: a
-    bootstrap over questions alone takes the noise between runs for an effect. (Davison & Hinkley, "Bootstrap Methods
-    and their Application", 1997, sections 2.4 and 3.8.)
+    A round's effect is that of its two values, each the objective's statistic (mean, p50 or p95) over the samples of
+    those questions that both answered in it. The gain is the mean of the rounds' effects, and its interval is one for
+    this statistic, on further rounds and on further questions of the kind (see `interval`).
 
     Args:
         objectives: what is compared.
         candidate: for each round, for each objective, the samples by question.
         baseline: the same for the current config, the same rounds in the same order.
-        confidence: of the interval, 0.5 to 1.
-        seed: of the resampling.
-        n_resamples: how many resamples.
+        confidence: of the intervals, 0.5 to 1.
 
     Raises:
-        ValueError: if the rounds differ in number, or there are fewer than two, or no question is common to all.
+        ValueError: if the rounds differ in number, or there are fewer than three, or fewer than two questions were
+            answered by both in some round.
     """
-    rounds = len(candidate)
-    if rounds != len(baseline) or rounds < MIN_ROUNDS:
-        raise ValueError(f"{rounds} and {len(baseline)} rounds: at least {MIN_ROUNDS} are needed, and as many of both")
-    runs = [*candidate, *baseline]
-    questions = [question for question in runs[0][0] if all(one.get(question) for run in runs for one in run)]
-    if not questions:
-        raise ValueError("no question was answered in every run")
-    arms = [
-        tuple(_Arm([run[k] for run in side], questions, o.statistic) for side in (candidate, baseline))
-        for k, o in enumerate(objectives)
-    ]
-
-    def figures(r: npt.NDArray[np.int64], q: npt.NDArray[np.int64]) -> list[float]:
-        ours = [arm.value(r, q) for arm, _ in arms]
-        theirs = [arm.value(r, q) for _, arm in arms]
-        gains = [o.gain(c, b) for o, c, b in zip(objectives, ours, theirs, strict=True)]
-        return [*ours, *theirs, *gains, weighted_gain(objectives, ours, theirs)]
-
-    estimates = figures(np.arange(rounds), np.arange(len(questions)))
-    rng = np.random.default_rng(seed)
-    drawn = np.array(
-        [
-            figures(rng.integers(0, rounds, rounds), rng.integers(0, len(questions), len(questions)))
-            for _ in range(n_resamples)
-        ]
+    n_rounds = len(candidate)
+    if n_rounds != len(baseline) or n_rounds < MIN_ROUNDS:
+        raise ValueError(f"{n_rounds} and {len(baseline)} rounds: {MIN_ROUNDS} are needed, and as many of both")
+    questions = sorted({question for run in candidate for one in run for question in one})
+    columns = {question: k for k, question in enumerate(questions)}
+    # What is smooth has the jackknife; one percentile among the objectives, and all are drawn alike.
+    weights, scaling = question_weights(
+        max(len(questions), MIN_QUESTIONS), leave_one_out=all(o.statistic == "mean" for o in objectives)
     )
-    tail = 50 * (1 - confidence)
-    lows, highs = np.percentile(drawn, [tail, 100 - tail], axis=0)
-    intervals = [
-        Interval(float(e), float(low), float(high), confidence)
-        for e, low, high in zip(estimates, lows, highs, strict=True)
-    ]
-    n = len(objectives)
+    values, currents, gains, effects, differences = [], [], [], [], []
+    for k, objective in enumerate(objectives):
+        ours, theirs = _paired([run[k] for run in candidate], [run[k] for run in baseline])
+        theirs_values = _replicates(objective.statistic, theirs, columns, weights)
+        ours_values = _replicates(objective.statistic, ours, columns, weights)
+        difference = objective.compares_by_difference(ours_values, theirs_values)
+        effect = objective.effect(ours_values, theirs_values, difference=difference)
+        values.append(_value(ours_values[:, 0], confidence))
+        currents.append(_value(theirs_values[:, 0], confidence))
+        gains.append(_gain(_Scale(difference, objective.direction == "minimize"), effect, scaling, weights, confidence))
+        effects.append(effect)
+        differences.append(difference)
+    overall = _weighted(objectives, effects)
+    scale = _scale_of_all(objectives, differences)
     return Comparison(
-        values=tuple(intervals[:n]),
-        baseline=tuple(intervals[n : 2 * n]),
-        gains=tuple(intervals[2 * n : 3 * n]),
-        overall=intervals[-1],
-        rounds=rounds,
+        values=tuple(values),
+        baseline=tuple(currents),
+        gains=tuple(gains),
+        overall=_gain(scale, overall, scaling, weights, confidence),
+        by_round=tuple(scale.gain(float(one)) for one in overall[:, 0]),
+        rounds=n_rounds,
         questions=len(questions),
+        effect=float(overall[:, 0].mean()),
+        spread=_spread(overall, scaling, weights),
+        scale=scale,
     )
 
 
-def confidence_of_each(confidence: float, candidates: int) -> float:
-    """The confidence each of several comparisons needs for all to hold together (Bonferroni)."""
-    return 1 - (1 - confidence) / max(1, candidates)
+def _paired(
+    ours: Sequence[QuestionSamples], theirs: Sequence[QuestionSamples]
+) -> tuple[list[QuestionSamples], list[QuestionSamples]]:
+    """The samples of each round on those questions that both answered in it."""
+    sides: tuple[list[QuestionSamples], list[QuestionSamples]] = ([], [])
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        both = [question for question in one if one[question] and other.get(question)]
+        if len(both) < MIN_QUESTIONS:
+            raise ValueError(f"in round {number}, {len(both)} questions were answered in both runs: 2 are needed")
+        sides[0].append({question: one[question] for question in both})
+        sides[1].append({question: other[question] for question in both})
+    return sides
+
+
+def _replicates(
+    statistic: Statistic, rounds: Sequence[QuestionSamples], columns: Mapping[str, int], weights: Array
+) -> Array:
+    """Rounds x weights: the statistic over a round's samples, each counted as often as its question weighs."""
+    if statistic != "mean":
+        return np.array([_percentiles({"p50": 0.5, "p95": 0.95}[statistic], one, columns, weights) for one in rounds])
+    amounts, of = np.zeros((2, len(rounds), weights.shape[1]))
+    for i, one in enumerate(rounds):
+        for question, samples in one.items():
+            amounts[i, columns[question]] = sum(s.amount for s in samples)
+            of[i, columns[question]] = sum(s.of for s in samples)
+    means: Array = (amounts @ weights.T) / (of @ weights.T)
+    return means
+
+
+def _percentiles(share: float, samples: QuestionSamples, columns: Mapping[str, int], weights: Array) -> Array:
+    """A percentile for each row of whole weights, linearly interpolated between neighbours as `aggregate` does."""
+    pairs = sorted((s.value, columns[question]) for question, one in samples.items() for s in one)
+    ranked = np.array([value for value, _ in pairs])
+    counted = np.cumsum(weights[:, [column for _, column in pairs]], axis=1)
+    place = share * (counted[:, -1:] - 1)
+    # The first whose count is above the place's floor stands there.
+    low = (counted > np.floor(place)).argmax(axis=1)
+    high = (counted > np.ceil(place)).argmax(axis=1)
+    between: Array = ranked[low] + (place - np.floor(place))[:, 0] * (ranked[high] - ranked[low])
+    return between
+
+
+def _spread(effects: Array, scaling: float, weights: Array) -> Spread:
+    measured = effects[:, :1]
+    return spread_of(np.concatenate([measured, effects[:, 1:] * scaling], axis=1), weights.shape[1])
+
+
+def _gain(scale: _Scale, effects: Array, scaling: float, weights: Array, confidence: float) -> Interval:
+    half = _spread(effects, scaling, weights).half_width(confidence)
+    return scale.interval(float(effects[:, 0].mean()), half, confidence)
+
+
+def _value(rounds: Array, confidence: float) -> Interval:
+    if np.all(rounds > 0):
+        mean, low, high = (math.exp(one) for one in interval_of_mean(np.log(rounds), confidence))
+    else:
+        mean, low, high = interval_of_mean(rounds, confidence)
+    return Interval(mean, low, high, confidence)

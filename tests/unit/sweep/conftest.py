@@ -14,6 +14,7 @@ from nat.data_models.optimizer import OptimizerRunConfig
 from nat.runtime.loader import load_config
 
 from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
+from nat_dynamo_plugin.sweep.holdout import Part
 from nat_dynamo_plugin.sweep.outcome import RunResult
 from nat_dynamo_plugin.sweep.sweep import DynamoSweep
 
@@ -46,7 +47,6 @@ optimizer:
     seed: 7
 """
 KEY = "sk-not-for-any-file"
-QUESTIONS = [f"q{k}" for k in range(12)]
 
 
 @pytest.fixture(autouse=True)
@@ -72,12 +72,15 @@ class Runs:
         seen: the tuned values and the label of each run (its salt without what is unique), in order.
         salts: of each run.
         log: also written here, a line a run, for other processes to read.
+        parts: the part of the workload that each run was of, in order.
         on_run: is called with the number of the run before it, may raise.
     """
 
-    def __init__(self, log: Path | None = None, *, flat: bool = False) -> None:
+    def __init__(self, log: Path | None = None, *, flat: bool = False, questions: int = 12) -> None:
+        self.questions = [f"q{k}" for k in range(questions)]
         self.seen: list[tuple[Any, ...]] = []
         self.salts: list[str] = []
+        self.parts: list[Part] = []
         self.log = log
         self.flat = flat
         self.on_run: Callable[[int, Any], None] = lambda number, llm: None
@@ -91,12 +94,14 @@ class Runs:
         said = (llm.prefix_total_requests, str(llm.prefix_osl), str(llm.prefix_iat), salt)
         self.on_run(len(self.seen), llm)
         self.seen.append(said)
+        self.parts.append(options["part"])
         await asyncio.sleep(0)
         base = 1.0 if self.flat else latency_of(llm)
-        times = {q: base * (1 + k) * noise(salt, q) for k, q in enumerate(QUESTIONS)}
+        chosen = options["part"].chosen(self.questions)
+        times = {q: base * (1 + k) * noise(salt, q) for k, q in enumerate(self.questions) if q in chosen}
         samples = {
             "latency": {q: [(t, 1.0)] for q, t in times.items()},
-            "reuse": {q: [(80.0 / base, 100.0)] for q in QUESTIONS},
+            "reuse": {q: [(80.0 / base, 100.0)] for q in times},
         }
         values = {"latency": sum(times.values()) / len(times), "reuse": 0.8 / base}
         if self.log is not None:
