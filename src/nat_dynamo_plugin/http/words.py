@@ -46,8 +46,9 @@ def told(call: Call, reply: Reply) -> Reply:
         body = body | {"error": changed} if "error" in body else {"error": changed}
     elif isinstance(error, str):
         body = {"error": {"message": f"{error} {words}".strip(), "type": None, "code": reply.status}}
-    else:
-        return reply
+    else:  # with our own content type, for the server's may name an encoding that its text is not in
+        text = content[:_MAX_WORDS].decode("utf-8", "replace")
+        body = {"error": {"message": f"{text} {words}".strip(), "type": None, "code": reply.status}}
     return reply.with_content(json.dumps(body).encode())
 
 
