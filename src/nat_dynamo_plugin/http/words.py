@@ -31,7 +31,7 @@ def about(call: Call) -> str:
 
 
 def told(call: Call, reply: Reply) -> Reply:
-    """An error reply whose message also says what `about` says; as it is if it has no message that we can find."""
+    """An error reply whose message also says what `about` says; of one without a message its text is that."""
     content = reply.content
     if content is None or "content-encoding" in reply.headers:
         return reply
