@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_EXAMPLES ?= 100000
 UV := .tmp/uv-0.13.9
 OPENAI3 := .tmp/openai3
 
@@ -38,7 +39,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-concurrency bench-contention bench-outages bench-overhead demo test test-openai3 check lint types imports repository lock clean
+.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -52,6 +53,9 @@ test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
 
 test-openai3: $(OPENAI3)/.made $(VENV)/.packages ## Run LangChain's tests on OpenAI's library 3, which is built on httpx2
 	PYTHONPATH=$(OPENAI3) $(BIN)/python -m pytest tests/conformance/frameworks/test_clients.py -k langchain $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.dev $(VENV)/.packages ## Try 100,000 random configs, answers and streams; `make test` tries 300 of each (FUZZ_EXAMPLES, FUZZ_SEED)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --timeout 0 --durations 0 $(PYTEST_ARGS)
 
 check: lint types imports repository ## Lint, check formatting, types, imports and sizes, and that the files fit every machine
 
@@ -76,6 +80,9 @@ bench-overhead: $(VENV)/.dev $(VENV)/.packages ## Time what the transport adds t
 
 bench-concurrency: $(VENV)/.dev $(VENV)/.packages ## Compare clients with many calls at once (BENCH_ARGS=--quick for a look)
 	$(BIN)/python eval/benchmarks/concurrency.py $(BENCH_ARGS)
+
+bench-endurance: $(VENV)/.dev $(VENV)/.packages ## Make 50,000 calls, one in twenty with a fault, and see whether the process grows
+	$(BIN)/python eval/benchmarks/endurance.py $(BENCH_ARGS)
 
 bench-outages: $(VENV)/.dev $(VENV)/.packages ## Kill, overload and stop a Dynamo and count what is lost, 15 minutes
 	$(BIN)/python eval/benchmarks/outages.py $(BENCH_ARGS)

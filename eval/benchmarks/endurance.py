@@ -464,7 +464,7 @@ def main() -> int:
     print("\n".join(wrong))
     if asked.output is not None:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
-        found = {"machine": machine(), "samples": [asdict(one) for one in samples], "tally": asdict(tally)}
+        found = {"machine": machine(), "samples": [asdict(one) for one in samples], "tally": vars(tally)}
         rest = {"faults": faults, "slope": [grows, half], "problems": wrong}
         asked.output.write_text(json.dumps(found | rest, indent=1), encoding="utf-8")
     return int(bool(wrong))

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from nat_dynamo_plugin.config.block import Discreet
-from nat_dynamo_plugin.nearest import nearest_or_all, shown
+from nat_dynamo_plugin.nearest import hidden, nearest_or_all, shown
 
 ENTRY_POINT_GROUP = "nat_dynamo_plugin.layers"
 """Where a package names its layers: each entry point is a class or function that makes one, with its options."""
@@ -58,7 +58,10 @@ class LayerConfig(Discreet):
     @field_validator("name")
     @classmethod
     def _there_is_such_a_layer(cls, value: str) -> str:
-        layer_factory(value)
+        try:
+            layer_factory(value)
+        except ValueError as error:
+            raise ValueError(hidden(str(error))) from None  # what stands there may be a key
         return value
 
     @model_serializer

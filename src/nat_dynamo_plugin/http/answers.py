@@ -233,7 +233,7 @@ class _StreamReader(Reader):
         elif data.strip() == b"[DONE]":
             self.complete = True
             self._check_end()  # whatever comes behind it
-        elif data.strip():
+        else:  # an empty one too, of which OpenAI's library would raise JSON's own error
             self._fail("unreadable", f"an event of the stream is no JSON object: {error_text(data)[:200]}")
 
     def _take(self, answer: Answer, data: bytes, now_ms: float) -> None:

@@ -7,6 +7,7 @@ into a queue (`SimpleQueue.put` is made for that), and a thread does the rest.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from contextlib import suppress
@@ -28,6 +29,20 @@ a thread that has the lock, that thread would wait for itself; so nothing here i
 keep, release = _being_read.add, _being_read.discard
 
 
+_collecting_in = 0
+"""The thread in which Python's collector runs, or 0."""
+
+
+def _note(phase: str, _info: object) -> None:
+    global _collecting_in
+    _collecting_in = threading.get_ident() if phase == "start" else 0
+
+
+def in_collector() -> bool:
+    """Whether Python's collector has called this, in whatever the thread was at: with any lock in its hands."""
+    return _collecting_in == threading.get_ident()
+
+
 class _Keeper:
     def __init__(self) -> None:
         self.queue: SimpleQueue[_Lost] = SimpleQueue()
@@ -41,6 +56,8 @@ class _Keeper:
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(target=self._end_all, name="dynamo-lost-answers", daemon=True)
                     self._thread.start()
+                    if _note not in gc.callbacks:
+                        gc.callbacks.append(_note)
 
     def _end_all(self) -> None:
         while True:

@@ -13,7 +13,7 @@ import anyio
 
 from nat_dynamo_plugin.http.call import Call, Reader, Reply
 from nat_dynamo_plugin.http.io import pieces, pieces_async
-from nat_dynamo_plugin.http.lost import keep, let_go, release
+from nat_dynamo_plugin.http.lost import in_collector, keep, let_go, release
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES
 from nat_dynamo_plugin.http.words import about
 
@@ -171,6 +171,9 @@ class Passing:
     def close(self) -> None:
         """Close the answer and end the call."""
         self._closed = True
+        if in_collector():  # as OpenAI's library has it for a stream that was dropped
+            let_go(self._call, self._stream, self._rest, self._loop)
+            return
         try:
             # See `_read_end`. Of the sync engines urllib3's alone can wait for so short a time.
             if self._call.only_end_missing and hasattr(self._stream, "read_end") and self._stream.read_end(END_WAIT_S):

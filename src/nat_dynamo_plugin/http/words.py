@@ -31,7 +31,7 @@ def about(call: Call) -> str:
 
 
 def told(call: Call, reply: Reply) -> Reply:
-    """An error reply whose message also says what `about` says; as it is if it has no message that we can find."""
+    """An error reply whose message also says what `about` says; of one without a message its text is that."""
     content = reply.content
     if content is None or "content-encoding" in reply.headers:
         return reply
@@ -46,8 +46,9 @@ def told(call: Call, reply: Reply) -> Reply:
         body = body | {"error": changed} if "error" in body else {"error": changed}
     elif isinstance(error, str):
         body = {"error": {"message": f"{error} {words}".strip(), "type": None, "code": reply.status}}
-    else:
-        return reply
+    else:  # with our own content type, for the server's may name an encoding that its text is not in
+        text = content[:_MAX_WORDS].decode("utf-8", "replace")
+        body = {"error": {"message": f"{text} {words}".strip(), "type": None, "code": reply.status}}
     return reply.with_content(json.dumps(body).encode())
 
 

@@ -57,6 +57,10 @@ class AnswerLayer:
         call.most_bytes = self._max_bytes
         mask = partial(_masked, call.headers)  # not the call, which has the reader
         call.read_by(reader_for(record, reply.status, reply.raw_headers, read_usage=self._read_usage, mask=mask))
+        if 300 <= reply.status < 400:
+            record.streamed = False
+            record.error, record.error_type = f"HTTP {reply.status}, a redirect that was not followed", "redirect"
+            return reply
         if record.streamed and is_stream_asked_for(call) is False:
             yield Close(reply)
             return self._other(call, "an event stream came where one answer was asked for")
@@ -64,8 +68,6 @@ class AnswerLayer:
             if reply.content is None:
                 # Down here, so that all that this attempt holds is free before another one is made.
                 yield ReadBody(reply, 0)
-            return reply
-        if 300 <= reply.status < 400:
             return reply
         if reply.content is None:
             yield ReadBody(reply, self._max_bytes)

@@ -92,3 +92,9 @@ def test_a_dump_is_what_the_user_wrote() -> None:
 
 def test_options_with_a_secret_are_not_printed() -> None:
     assert "hunter2" not in repr(config({"foreign_layers:any_options": {"password": "hunter2"}}))
+
+
+def test_a_key_in_the_place_of_a_name_is_not_told_back() -> None:
+    with pytest.raises(ValidationError) as caught:
+        layers.LayerConfig.model_validate("sk-canary-in-the-wrong-place")
+    assert "name" in str(caught.value) and "canary" not in str(caught.value)

@@ -37,6 +37,8 @@ BROKEN = {
     "finish reason error": token("Ye") + token("", "error") + DONE,
     "an error event": token("Ye") + b'event: error\ndata: {"message": "the boiler is cold", "code": 503}\n\n',
     "an error object": token("Ye") + event({"error": {"message": "the boiler is cold"}}),
+    "an event of blanks": token("Ye") + b"data:  \n\n" + token("s.", "stop") + DONE,
+    "an empty event": token("Ye") + b"data:\n\n" + token("s.", "stop") + DONE,
     "within an event": token("Ye") + b'data: {"choices": [{"ind',
     "within a tool call": event(
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": '{"item": "bol'}}]}}]}

@@ -360,7 +360,8 @@ class TestTheEnd:
         gc.collect()
         assert ends.ended.wait(30) and closed == [True] and len(ends.records) == 1
 
-    def test_what_is_never_closed_is_not_ended_by_the_collector(self, library: ModuleType) -> None:
+    @pytest.mark.parametrize("closes", [False, True], ids=["dropped", "closed by what is dropped with it"])
+    def test_what_is_never_closed_is_not_ended_by_the_collector(self, library: ModuleType, closes: bool) -> None:
         # httpcore takes the lock of its pool there, which the thread that collects may hold.
         ended_in: list[threading.Thread] = []
         ended = threading.Event()
@@ -381,7 +382,15 @@ class TestTheEnd:
         response = client.send(client.build_request("POST", URL, json={}), stream=True)
         pieces = response.iter_raw()
         assert next(pieces) == b"a"
-        circle: list[Any] = [response, pieces]
+
+        class Closes:
+            def __init__(self, response: Any) -> None:
+                self.response = response
+
+            def __del__(self) -> None:
+                self.response.close()
+
+        circle: list[Any] = [response, pieces, Closes(response) if closes else None]
         circle.append(circle)
         del response, pieces, circle
         gc.collect()

@@ -67,9 +67,10 @@ def test_what_else_an_error_says_is_kept() -> None:
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"7", b'{"error": [1]}', b'{"error": {"message": 7}}'])
-def test_what_has_no_message_is_passed_on(content: bytes) -> None:
-    reply = Reply.made(400, content)
-    assert told(call(), reply) is reply
+def test_what_has_no_message_is_told_as_it_is(content: bytes) -> None:
+    made = told(call(), Reply(500, [(b"content-type", b"application/json; charset=utf-16")], content))
+    assert json.loads(made.content or b"")["error"]["message"].startswith(content.decode())
+    assert made.headers.get("content-type") == "application/json"
 
 
 def test_a_compressed_error_is_passed_on() -> None:
