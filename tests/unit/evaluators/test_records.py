@@ -144,13 +144,31 @@ def test_a_step_without_a_time_is_passed_over(build: SimpleNamespace, at: object
     assert (alone.started_at, alone.measured_on) == (None, None)
 
 
+def test_what_is_said_of_a_workflow_without_a_sound_end(build: SimpleNamespace) -> None:
+    cut = Question.from_trajectory("q", build.workflow()[:-1])
+    assert (cut.started_at, cut.ended_at) == (build.T0, None)
+    assert cut.problems == ("the workflow started and never ended",)
+    back = Question.from_trajectory("q", build.workflow(seconds=-1.0))
+    assert (back.started_at, back.ended_at) == (None, None)
+    assert back.problems == ("the workflow ended before it started: the clock was set back",)
+
+
+def test_spans_hold_at_their_edges(build: SimpleNamespace) -> None:
+    at_once = Question.from_trajectory("q", build.workflow(seconds=0.0))
+    assert (at_once.started_at, at_once.ended_at, at_once.problems) == (build.T0, build.T0, ())
+    two = [build.step("TOOL_END", build.T0 + after, name="t", uuid=str(after)) for after in (0, 1)]
+    measured = Question.from_trajectory("q", two)
+    assert (measured.started_at, measured.ended_at) == (build.T0, build.T0 + 1)
+
+
 def test_call_that_never_ended_is_a_failed_call(build: SimpleNamespace) -> None:
     start, _ = build.call_steps(build.served())
     question = Question.from_trajectory("q", [start, *build.call_steps(build.served())])
     assert [is_failed(call) for call in question.calls] == [False, True]
     figures = QuestionFigures.of(question)
     assert (figures.calls, figures.failed_calls, figures.calls_without_dynamo_data) == (2, 1, 0)
-    assert "never ended" in figures.problems[0]
+    assert figures.problems == ["step 0: the call started and never ended"]
+    assert question.calls[1].error == "the call started and never ended"
 
 
 _json = st.recursive(
