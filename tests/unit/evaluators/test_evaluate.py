@@ -185,8 +185,15 @@ class TestMissingData:
         with caplog.at_level(logging.WARNING):
             output = await run(TtftConfig(), eval_input)
         assert output.average_score == 30.0
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert caplog.messages == [f"Evaluator dynamo_ttft: {output.metric.problem}"]
+        assert [item.id for item in output.eval_output_items] == [*questions, "silent"]
+        assert [item.error for item in output.eval_output_items[:-1]] == [None] * 9
         last = output.eval_output_items[-1]
         assert last.score is None
+        assert output.metric.problem == (
+            f"9 of 10 questions have a score (the first without: {last.error}); 9 of 10 answered LLM calls have data"
+        )
         assert "without Dynamo data" in last.error
         assert last.reasoning["no_score_because"] == last.error
         assert "9 of 10" in output.metric.problem
@@ -202,13 +209,16 @@ class TestMissingData:
         assert math.isnan(output.average_score)
         assert f"{output.average_score:.4f}" == str(output.average_score) == "-"
         assert [item.score for item in output.eval_output_items] == [None, None]
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
         assert config_type.static_type() in caplog.text
         assert "0 of 2" in caplog.text
 
     async def test_empty_dataset(self, build: SimpleNamespace) -> None:
         output = await run(TtftConfig(), build.eval_input())
         assert math.isnan(output.average_score)
-        assert "empty" in output.metric.problem
+        assert output.metric.problem == (
+            "no average: 0 of 0 questions have a score (the first without: the dataset is empty); min_coverage is 0.9"
+        )
 
     async def test_failed_questions_are_counted_and_in_no_average(self, build: SimpleNamespace) -> None:
         failed = build.question(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nat_dynamo_plugin.evaluators.kv_reuse import KvReuse
 from nat_dynamo_plugin.evaluators.metric import Metric, Sample, Statistic, aggregate
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatency
-from nat_dynamo_plugin.evaluators.records import Question
+from nat_dynamo_plugin.evaluators.records import MEASURED_ON_WORKFLOW, Question
 from nat_dynamo_plugin.evaluators.ttft import Ttft, TtftConfig
 from nat_dynamo_plugin.evaluators.worker_stickiness import WorkerStickiness
 from nat_dynamo_plugin.telemetry.record import CallRecord
@@ -128,6 +128,7 @@ class TestTtft:
         assert auto.suited([silent, other, failed]).measured_at == "client"
         assert auto.suited([other, dynamo]).measured_at == "server"  # one clock for all
         assert auto.suited([silent]).measured_at == "server"
+        assert auto.needs == "no answered call with a server time to first token, and none that was streamed"
         assert values(auto, other) == []  # by itself, as in a sweep: the server's
         for clock in ("server", "client"):
             asked_for = TtftConfig(measured_at=clock).metric()
@@ -188,6 +189,7 @@ class TestQuestionLatency:
     def test_seconds_of_the_workflow(self, build: SimpleNamespace) -> None:
         question = Question.from_trajectory("q", build.question(build.served(), seconds=2.5))
         assert values(QuestionLatency(), question) == [2.5]
+        assert QuestionLatency().details(question) == {"measured_on": MEASURED_ON_WORKFLOW}
 
     def test_a_workflow_that_asked_no_llm_is_no_fast_one(self, build: SimpleNamespace) -> None:
         tool = build.step("TOOL_END", build.T0 + 1, name="search", uuid="t")

@@ -13,6 +13,7 @@ from nat.builder.context import Context, ContextState
 from nat.data_models.intermediate_step import IntermediateStep
 
 from nat_dynamo_plugin.evaluators.records import (
+    MEASURED_ON_ARRIVAL,
     MEASURED_ON_STEPS,
     MEASURED_ON_WORKFLOW,
     Question,
@@ -20,7 +21,7 @@ from nat_dynamo_plugin.evaluators.records import (
     is_failed,
     records_from_trajectory,
 )
-from nat_dynamo_plugin.telemetry.record import RECORD_KEY, CallRecord
+from nat_dynamo_plugin.telemetry.record import ARRIVAL_STEP_NAME, RECORD_KEY, CallRecord
 
 
 @pytest.mark.parametrize("as_model", [True, False])
@@ -68,14 +69,12 @@ def test_unknown_keys_of_a_newer_version_are_ignored(build: SimpleNamespace) -> 
     assert problems == []
 
 
-@pytest.mark.parametrize("raw", [None, "text", 3, ["list"]])
-def test_call_without_record_is_counted_and_named(build: SimpleNamespace, raw: object) -> None:
+@pytest.mark.parametrize(("raw", "found"), [(None, "nothing"), ("text", "str"), (3, "int"), (["list"], "list")])
+def test_call_without_record_is_counted_and_named(build: SimpleNamespace, raw: object, found: str) -> None:
     problems: list[str] = []
     (record,) = records_from_trajectory(build.call_steps(raw), problems)
     assert record == CallRecord()
-    assert len(problems) == 1
-    assert RECORD_KEY in problems[0]
-    assert "step 1" in problems[0]
+    assert problems == [f"step 1: expected the call's record under '{RECORD_KEY}', found {found}"]
 
 
 @pytest.mark.parametrize(
@@ -107,13 +106,69 @@ def test_more_cached_than_prompt_tokens_is_not_believed(build: SimpleNamespace) 
     assert "11" in problems[0]
 
 
+def test_a_prompt_that_was_cached_whole_is_believed(build: SimpleNamespace) -> None:
+    problems: list[str] = []
+    call = build.served(prompt_tokens=10, cached_tokens=10)
+    assert records_from_trajectory(build.call_steps(call), problems) == [call]
+    assert problems == []
+
+
+def test_a_number_that_can_not_be_is_as_if_unsaid(build: SimpleNamespace) -> None:
+    raw = build.served().to_dict() | {"retry_wait_ms": -1.0, "worker_id": "w" * 100}
+    problems: list[str] = []
+    (record,) = records_from_trajectory(build.call_steps(raw), problems)
+    assert (record.retry_wait_ms, record.worker_id) == (0.0, None)
+    quoted = repr("w" * 100)
+    assert any(f"worker_id is {quoted[:57]}... (" in problem for problem in problems)
+    assert "https://" not in "".join(problems)
+
+
+def test_a_question_counts_from_its_first_arrival(build: SimpleNamespace) -> None:
+    def arrival(at: float) -> IntermediateStep:
+        return build.step("CUSTOM_START", at, name=ARRIVAL_STEP_NAME, uuid=str(at))  # type: ignore[no-any-return]
+
+    steps = build.workflow(arrival(build.T0 - 3), arrival(build.T0 - 1), seconds=2.0)
+    question = Question.from_trajectory("q", steps)
+    assert (question.id, question.started_at, question.ended_at) == ("q", build.T0 - 3, build.T0 + 2)
+    assert question.measured_on == MEASURED_ON_ARRIVAL
+    late = Question.from_trajectory("q", build.workflow(arrival(build.T0 + 3), seconds=2.0))
+    assert (late.started_at, late.measured_on) == (build.T0, MEASURED_ON_WORKFLOW)
+
+
+@pytest.mark.parametrize("at", [None, True, 0, -1.0, math.inf, "now"])
+def test_a_step_without_a_time_is_passed_over(build: SimpleNamespace, at: object) -> None:
+    odd = {"payload": {"event_type": "CUSTOM_START", "event_timestamp": at, "name": "odd", "UUID": "o"}}
+    question = Question.from_trajectory("q", [odd, *build.workflow(seconds=2.0)])
+    assert (question.started_at, question.ended_at) == (build.T0, build.T0 + 2)
+    alone = Question.from_trajectory("q", [odd, build.step("TOOL_END", build.T0, name="t")])
+    assert (alone.started_at, alone.measured_on) == (None, None)
+
+
+def test_what_is_said_of_a_workflow_without_a_sound_end(build: SimpleNamespace) -> None:
+    cut = Question.from_trajectory("q", build.workflow()[:-1])
+    assert (cut.started_at, cut.ended_at) == (build.T0, None)
+    assert cut.problems == ("the workflow started and never ended",)
+    back = Question.from_trajectory("q", build.workflow(seconds=-1.0))
+    assert (back.started_at, back.ended_at) == (None, None)
+    assert back.problems == ("the workflow ended before it started: the clock was set back",)
+
+
+def test_spans_hold_at_their_edges(build: SimpleNamespace) -> None:
+    at_once = Question.from_trajectory("q", build.workflow(seconds=0.0))
+    assert (at_once.started_at, at_once.ended_at, at_once.problems) == (build.T0, build.T0, ())
+    two = [build.step("TOOL_END", build.T0 + after, name="t", uuid=str(after)) for after in (0, 1)]
+    measured = Question.from_trajectory("q", two)
+    assert (measured.started_at, measured.ended_at) == (build.T0, build.T0 + 1)
+
+
 def test_call_that_never_ended_is_a_failed_call(build: SimpleNamespace) -> None:
     start, _ = build.call_steps(build.served())
     question = Question.from_trajectory("q", [start, *build.call_steps(build.served())])
     assert [is_failed(call) for call in question.calls] == [False, True]
     figures = QuestionFigures.of(question)
     assert (figures.calls, figures.failed_calls, figures.calls_without_dynamo_data) == (2, 1, 0)
-    assert "never ended" in figures.problems[0]
+    assert figures.problems == ["step 0: the call started and never ended"]
+    assert question.calls[1].error == "the call started and never ended"
 
 
 _json = st.recursive(

@@ -62,3 +62,10 @@ def test_a_forked_child_can_count_though_its_parent_was_counting() -> None:
     done.set()
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_the_end_of_a_question_without_calls_is_none_to_count() -> None:
+    counters = CallCounters()
+    counters.next_index("s", "q")
+    counters.question_ended("unheard of")
+    assert counters.next_index("s", "q") == 1

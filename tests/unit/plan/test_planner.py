@@ -15,6 +15,7 @@ from nat_dynamo_plugin.plan.serving import ServingPlan
 from nat_dynamo_plugin.question import once
 from nat_dynamo_plugin.question.hints import CallPrediction, DynamoHints, PrefixHints, PrefixLevel
 from nat_dynamo_plugin.question.identity import CallIdentity
+from nat_dynamo_plugin.question.ids import PrefixTemplate
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 
 CONFIG = PrefixHints(total_requests=10, osl=PrefixLevel.MEDIUM, iat=PrefixLevel.MEDIUM)
@@ -77,7 +78,8 @@ class TestPredictions:
         made = planner(predictions=broken)
         with caplog.at_level(logging.WARNING, "nat_dynamo_plugin"):
             assert [made.next_turn().plan.expected_output_tokens for _ in range(3)] == [512] * 3
-        assert len(caplog.records) == 1 and "prediction trie failed" in caplog.text
+        (told,) = caplog.messages
+        assert told == "The prediction trie failed for ()" and "broken" in caplog.text
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"prefix_predictions='.*nowhere.json': there is no such file"):
@@ -101,6 +103,14 @@ class TestSensitivity:
 
         made = planner(max_sensitivity=10, predictions=predicts)
         assert [made.next_turn().plan.latency_sensitivity for _ in range(2)] == [10.0, 4.5]
+
+    @pytest.mark.parametrize(("given", "sent"), [(-5, 0), (0, 0), (1000, 1000), (1001, 1000)])
+    def test_the_limits_are_0_and_1000_by_default(self, given: int, sent: int) -> None:
+        def predicts(path: list[str], call_index: int) -> CallPrediction:
+            return CallPrediction(latency_sensitivity=float(given))
+
+        assert planner(predictions=predicts).next_turn().plan.latency_sensitivity == float(sent)
+        assert planner()._cut(given) == sent
 
     def test_nats_default_level_is_nobodys_word(self) -> None:
         plan = planner().next_turn().plan
@@ -145,11 +155,30 @@ class TestTurns:
             assert made.next_turn().plan.expected_output_tokens == 7
         assert asked == [("q", "mail", CONFIG, 0)]
 
-    def test_learning_that_fails_leaves_the_hints(self) -> None:
+    def test_learning_that_fails_leaves_the_hints(self, caplog: pytest.LogCaptureFixture) -> None:
         def broken(*_: object) -> PrefixHints:
             raise RuntimeError("broken")
 
-        assert planner(expect=broken).next_turn().plan.expected_output_tokens == 512
+        once._said.clear()
+        made = planner(expect=broken)
+        with caplog.at_level(logging.WARNING, "nat_dynamo_plugin"):
+            assert [made.next_turn().plan.expected_output_tokens for _ in range(2)] == [512] * 2
+        (told,) = caplog.messages
+        assert told == "What was learned could not be used" and "broken" in caplog.text
+
+    def test_clients_of_one_server_may_count_together(self) -> None:
+        one = planner()
+        other = planner(counters=one.counters)
+        with DynamoPrefixContext.scope("q"):
+            assert [made.next_turn().index for made in (one, other, one)] == [0, 1, 2]
+
+    def test_a_template_may_come_ready(self) -> None:
+        template = PrefixTemplate("mine-{uuid}")
+        made = Planner(template, CONFIG, say=lambda plan: plan)
+        assert made.next_turn().identity.prefix_id.startswith("mine-")
+
+    def test_where_nobody_asks_no_cluster_is_crowded(self) -> None:
+        assert planner().next_turn().plan.speculative_prefill
 
     @pytest.mark.parametrize("crowded", [True, False])
     def test_a_crowded_cluster_is_not_asked_to_warm(self, crowded: bool) -> None:

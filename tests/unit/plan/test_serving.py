@@ -98,10 +98,22 @@ class TestSessions:
         made = plan(0, total_requests=1)
         assert (made.session_id, made.parent_session_id, made.speculative_prefill) == (None, None, False)
 
+    def test_a_chain_names_itself_and_who_called_it(self) -> None:
+        made = plan(0, total_requests=3, total_is_known=True, osl=100)
+        assert made.identity is IDENTITY
+        assert (made.session_id, made.parent_session_id) == ("q/a", "q")
+        assert (made.calls_to_come, made.work_tokens, made.expected_output_tokens) == (2.0, 200.0, 100)
+        assert plan(0).expected_output_tokens is None
+
     def test_the_last_call_is_marked_where_it_is_known(self) -> None:
         assert plan(4, total_requests=5, total_is_known=True).last_call
         assert not plan(4, total_requests=5).last_call
         assert not plan(3, total_requests=5, total_is_known=True).last_call
+
+    def test_warming_needs_a_next_call_that_is_likely(self) -> None:
+        for to_come, warm in ((0.49, False), (0.5, True), (1.0, True)):
+            assert plan(0, total_requests=9, remaining_calls=to_come, iat=100).speculative_prefill is warm
+        assert not plan(0, iat=100).speculative_prefill
 
     @pytest.mark.parametrize(("iat", "index", "warm"), [(99, 0, False), (100, 0, True), (100, 9, False)])
     def test_warming(self, iat: int, index: int, warm: bool) -> None:
