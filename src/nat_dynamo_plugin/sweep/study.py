@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import platform
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from nat_dynamo_plugin.files import OWNER_ONLY, make_private
+from nat_dynamo_plugin.sweep.process import is_dead, this_process
 from nat_dynamo_plugin.sweep.space import suggest
 
 logger = logging.getLogger(__name__)
@@ -43,38 +41,6 @@ POLL_S = 1.0
 """Seconds between two looks at a queue whose last trials are with another process."""
 
 SamplerOf = Callable[[int], optuna.samplers.BaseSampler]
-
-
-def this_machine() -> str:
-    """A name for this machine that no other one has."""
-    return f"{platform.node()}-{uuid.getnode():x}"
-
-
-def _started(pid: int) -> str:
-    """When a process started, as far as the system tells: process ids are used again."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
-
-
-def this_process() -> str:
-    """A name for this process that no other one has."""
-    return f"{this_machine()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def is_dead(owner: str) -> bool:
-    """Whether a process named by `this_process` was one of this machine and is gone."""
-    machine, _, rest = owner.partition(":")
-    pid, _, started = rest.partition(":")
-    if machine != this_machine() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return _started(int(pid)) != started
 
 
 @contextlib.contextmanager
@@ -192,8 +158,9 @@ class Queue:
         self._distributions = dict(distributions)
         self._length: int | None = None
         with storage.exclusively():
+            self._cached = optuna.storages.get_storage(storage.optuna)
             self.study = optuna.create_study(
-                storage=storage.optuna,
+                storage=self._cached,
                 study_name=name,
                 directions=list(directions),
                 pruner=pruner or optuna.pruners.NopPruner(),
@@ -260,18 +227,20 @@ class Queue:
         """The next waiting trial, now this process's, with its values; `None` if there is none."""
         with self._storage.exclusively():
             self._give_back_lost()
-            index = next((index for index in sorted(self.trials()) if self._begin(index)), None)
-            if index is None:
+            trials = sorted(self.trials().items())
+            waiting = (one for one in trials if one[1].state is TrialState.WAITING and self._begin(one[1]))
+            index, frozen = next(waiting, (None, None))
+            if index is None or frozen is None:
                 return None
             # Not `Study.ask`, which takes the first that was put in, be it one that is left alone. Loaded anew, the
             # study knows all results.
             study = optuna.load_study(
                 study_name=self.name,
-                storage=self._storage.optuna,
+                storage=self._cached,
                 sampler=None if self._sampler_of is None else self._sampler_of(index),
                 pruner=self.study.pruner,
             )
-            trial = optuna.Trial(study, self.trials()[index]._trial_id)
+            trial = optuna.Trial(study, frozen._trial_id)
             trial.set_user_attr(OWNER, this_process())
             if PROBLEM in trial.user_attrs:
                 trial.set_user_attr(PROBLEM, None)
@@ -280,11 +249,8 @@ class Queue:
                 suggest(trial, name, dist)
             return trial
 
-    def _begin(self, index: int) -> bool:
+    def _begin(self, trial: FrozenTrial) -> bool:
         """Make a waiting trial this process's; false if it is not waiting any more."""
-        trial = self.trials()[index]
-        if trial.state is not TrialState.WAITING:
-            return False
         try:
             return self._storage.optuna.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
         except optuna.exceptions.UpdateFinishedTrialError:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from nat_dynamo_plugin.sweep.importance import importance
-from nat_dynamo_plugin.sweep.results import TrialRow
-from nat_dynamo_plugin.sweep.study import INDEX, OWNER, PROBLEM, Planned, Queue, Storage, is_dead, this_machine
-from nat_dynamo_plugin.sweep.study import this_process as me
+from nat_dynamo_plugin.sweep.process import this_machine
+from nat_dynamo_plugin.sweep.process import this_process as me
+from nat_dynamo_plugin.sweep.study import INDEX, OWNER, PROBLEM, Planned, Queue, Storage
 
 SPACE = {"a": IntDistribution(0, 9), "b": IntDistribution(0, 9)}
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Storage]:
-    made = Storage(f"sqlite:///{tmp_path / 'study.db'}")
-    yield made
-    made.close()
 
 
 def queue_of(storage: Storage, count: int = 3, *, leave_rest: bool = False) -> Queue:
@@ -36,19 +23,6 @@ def queue_of(storage: Storage, count: int = 3, *, leave_rest: bool = False) -> Q
 def index_of(queue: Queue) -> int | None:
     trial = queue.take()
     return None if trial is None else trial.user_attrs[INDEX]
-
-
-def test_who_is_dead() -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    assert is_dead(f"{this_machine()}:{ended.pid}:1")
-    assert not is_dead(me())
-    assert not is_dead(f"another-machine:{ended.pid}:1")
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system tells no start of processes")
-def test_a_process_id_that_is_used_again_is_another_process() -> None:
-    assert is_dead(f"{this_machine()}:{os.getpid()}:1")
 
 
 def test_a_trial_of_a_dead_process_is_given_back(storage: Storage) -> None:
@@ -116,37 +90,3 @@ def test_the_rest_of_a_longer_plan_is_left_alone_only_if_asked(storage: Storage)
     assert [index_of(short) for _ in range(3)] == [0, 1, None]
     assert len(short.snapshot().trials) == 2
     assert [index_of(queue_of(storage, 5)) for _ in range(4)] == [2, 3, 4, None]
-
-
-def row(index: int, gain: float) -> TrialRow:
-    return TrialRow(index, {}, "done", (1 - gain,), gain, 1, 1, None, 1.0, None, "")
-
-
-def test_what_made_the_difference_is_the_important_one(storage: Storage) -> None:
-    queue = queue_of(storage, 20)
-    rows = []
-    for index in range(20):
-        trial = queue.take()
-        assert trial is not None
-        value = 1.0 + trial.params["b"]
-        queue.tell(trial, [value])
-        rows.append(row(index, 1 - value))
-        if index == 2:
-            assert importance(queue, rows) == {}  # of three trials nothing can be said
-    found = importance(queue, rows)
-    assert found.keys() == {"a", "b"}
-    assert found["b"] > 0.8 > 0.2 > found["a"] >= 0
-    assert abs(sum(found.values()) - 1) < 1e-6
-
-
-def test_of_several_objectives_the_gain_says_what_is_important(storage: Storage) -> None:
-    queue = Queue(storage, "two", ["minimize", "maximize"], SPACE)
-    queue.fill([Planned({"a": k % 10, "b": k * 7 % 10}) for k in range(20)])
-    rows = []
-    for index in range(20):
-        trial = queue.take()
-        assert trial is not None
-        queue.tell(trial, [float(trial.params["b"]), float(trial.params["b"])])
-        rows.append(row(index, trial.params["a"] / 10))
-    found = importance(queue, rows)
-    assert found["a"] > 0.8
