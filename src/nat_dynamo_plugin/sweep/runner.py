@@ -121,6 +121,7 @@ class Runner:
                 partial=partial,
             )
         except Stopped:
+            self._failed.clear()
             raise
         except RunFailed as error:
             raise RunFailed(redacted(str(error)), transient=error.transient) from None
