@@ -9,6 +9,7 @@ from typing import Any
 
 from nat.data_models.evaluate_runtime import EvaluationRunOutput
 
+from nat_dynamo_plugin.evaluators.failures import FailedAnswer
 from nat_dynamo_plugin.evaluators.metric import Metric, Sample
 from nat_dynamo_plugin.evaluators.records import Question, is_failed
 from nat_dynamo_plugin.sweep.verdict import Objective
@@ -128,13 +129,18 @@ def _questions(output: EvaluationRunOutput, max_failed_share: float) -> tuple[di
     calls = [call for question in questions.values() for call in question.calls]
     failed = [call for call in calls if is_failed(call)]
     transient = bool(failed) and all(kind_of(call) in OUTAGES for call in failed)
-    if output.workflow_interrupted:
-        raise RunFailed("the workflow failed on a question; the log says why", transient=transient)
-    if not calls:
-        raise RunFailed("no LLM call went through Dynamo")
     if len(failed) > max_failed_share * len(calls):
         why = failed[0].error or f"HTTP status {failed[0].status}"
         raise RunFailed(f"{len(failed)} of {len(calls)} LLM calls failed, the first with: {why}", transient=transient)
+    if output.workflow_interrupted:
+        raise RunFailed("the workflow failed on a question; the log says why", transient=transient)
+    if raised := [item.output_obj.failure for item in items if isinstance(item.output_obj, FailedAnswer)]:
+        why = f"{raised[0].kind}: {raised[0].error}"
+        raise RunFailed(f"{len(raised)} of {len(items)} questions failed, the first with: {why}", transient=transient)
+    if endless := sum(one.started_at is not None and one.ended_at is None for one in questions.values()):
+        raise RunFailed(f"{endless} of {len(items)} questions never ended", transient=transient)
+    if not calls:
+        raise RunFailed("no LLM call went through Dynamo")
     silent = sum(not call.has_dynamo_data for call in calls if not is_failed(call))
     if silent:
         raise RunFailed(f"{silent} of {len(calls)} LLM calls came back without Dynamo's telemetry")

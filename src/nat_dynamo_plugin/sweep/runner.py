@@ -126,6 +126,7 @@ class Runner:
                 part=Part(self._task.config.holdout, final_round),
             )
         except Stopped:
+            self._failed.clear()
             raise
         except RunFailed as error:
             raise RunFailed(redacted(str(error)), transient=error.transient) from None

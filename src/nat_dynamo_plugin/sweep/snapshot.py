@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from nat.data_models.optimizer import OptimizerRunConfig
 from nat.plugins.config_optimizer.update_helpers import apply_suggestions
 from nat.utils.io.yaml_tools import yaml_load
 from pydantic import BaseModel
+from ruamel.yaml.error import YAMLError
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.files import write_text
@@ -88,13 +90,17 @@ class Snapshot:
             RuntimeError: if neither reads as what was measured; then there is no file.
         """
         assert self.file is not None
-        wanted = self._with(values)
-        kept = tuned_text(self._text, self.base, values, source=self.file.parent, target=target.parent)
-        for text in (kept, with_variables(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))):
-            write_text(target, text, newline="")
-            if _read(target) == wanted:
-                return
-        target.unlink()
+        wanted, source = self._with(values), self.file.parent
+        texts: tuple[Callable[[], str], ...] = (
+            lambda: tuned_text(self._text, self.base, values, source=source, target=target.parent),
+            lambda: with_variables(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)),
+        )
+        for text in texts:
+            with suppress(YAMLError):  # what is YAML only once its variables are replaced
+                write_text(target, text(), newline="")
+                if _read(target) == wanted:
+                    return
+        target.unlink(missing_ok=True)
         chosen = ", ".join(f"{path}={value}" for path, value in values.items())
         raise RuntimeError(f"{target} is not written, for NAT would read another config from it; set {chosen} yourself")
 

@@ -158,8 +158,9 @@ class Queue:
         self._distributions = dict(distributions)
         self._length: int | None = None
         with storage.exclusively():
+            self._cached = optuna.storages.get_storage(storage.optuna)
             self.study = optuna.create_study(
-                storage=storage.optuna,
+                storage=self._cached,
                 study_name=name,
                 directions=list(directions),
                 pruner=pruner or optuna.pruners.NopPruner(),
@@ -226,18 +227,20 @@ class Queue:
         """The next waiting trial, now this process's, with its values; `None` if there is none."""
         with self._storage.exclusively():
             self._give_back_lost()
-            index = next((index for index in sorted(self.trials()) if self._begin(index)), None)
-            if index is None:
+            trials = sorted(self.trials().items())
+            waiting = (one for one in trials if one[1].state is TrialState.WAITING and self._begin(one[1]))
+            index, frozen = next(waiting, (None, None))
+            if index is None or frozen is None:
                 return None
             # Not `Study.ask`, which takes the first that was put in, be it one that is left alone. Loaded anew, the
             # study knows all results.
             study = optuna.load_study(
                 study_name=self.name,
-                storage=self._storage.optuna,
+                storage=self._cached,
                 sampler=None if self._sampler_of is None else self._sampler_of(index),
                 pruner=self.study.pruner,
             )
-            trial = optuna.Trial(study, self.trials()[index]._trial_id)
+            trial = optuna.Trial(study, frozen._trial_id)
             trial.set_user_attr(OWNER, this_process())
             if PROBLEM in trial.user_attrs:
                 trial.set_user_attr(PROBLEM, None)
@@ -246,11 +249,8 @@ class Queue:
                 suggest(trial, name, dist)
             return trial
 
-    def _begin(self, index: int) -> bool:
+    def _begin(self, trial: FrozenTrial) -> bool:
         """Make a waiting trial this process's; false if it is not waiting any more."""
-        trial = self.trials()[index]
-        if trial.state is not TrialState.WAITING:
-            return False
         try:
             return self._storage.optuna.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
         except optuna.exceptions.UpdateFinishedTrialError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nat.runtime.loader import load_config
 from nat_dynamo_plugin.sweep.config import DynamoSweepConfig
 from nat_dynamo_plugin.sweep.holdout import Part
 from nat_dynamo_plugin.sweep.outcome import RunResult
+from nat_dynamo_plugin.sweep.study import Storage
 from nat_dynamo_plugin.sweep.sweep import DynamoSweep
 
 YAML = """\
@@ -147,3 +148,10 @@ async def sweep(file: Path, runs: Any) -> tuple[Any, dict[str, Any], int]:
         optimizer_config=config.optimizer,
         opt_run_config=OptimizerRunConfig(config_file=file, dataset=None),
     )
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    made = Storage(f"sqlite:///{tmp_path / 'study.db'}")
+    yield made
+    made.close()

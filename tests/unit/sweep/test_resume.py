@@ -13,6 +13,7 @@ import pytest
 
 from nat_dynamo_plugin.sweep import runner
 from nat_dynamo_plugin.sweep.outcome import RunFailed
+from nat_dynamo_plugin.sweep.run import Stopped
 from nat_dynamo_plugin.sweep.runner import ServerDown
 from nat_dynamo_plugin.sweep.search import SweepError
 
@@ -114,6 +115,21 @@ async def test_failures_that_are_the_configs_own_stop_nothing(write: Write, tmp_
     runs.on_run = refuse
     await sweep(write(("n_trials: 8", "n_trials: 12\n    pruner: none")), runs)
     assert states(tmp_path)["failed"] >= 6 and states(tmp_path)["waiting"] == 0
+
+
+async def test_what_is_stopped_early_has_answered(write: Write, tmp_path: Path) -> None:
+    runs = Runs()
+
+    def fail_or_stop(_number: int, llm: Any) -> None:
+        if llm.prefix_total_requests != 10:
+            raise RunFailed("it can not be so") if str(llm.prefix_osl) == "LOW" else Stopped
+
+    runs.on_run = fail_or_stop
+    one_by_one = ("n_trials: 8", "n_trials: 12\n    block: 1"), ("reps_per_param_set: 2", "reps_per_param_set: 1")
+    await sweep(write(*one_by_one), runs)
+    found = [row["state"] for row in rows(tmp_path / "out")]
+    assert found.count("failed") >= 3 and "stopped early" in found
+    assert "probe" not in {one[3] for one in runs.seen}
 
 
 async def test_an_error_that_the_run_itself_raises_is_read_for_its_cause(write: Write) -> None:

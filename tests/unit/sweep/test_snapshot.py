@@ -55,6 +55,16 @@ def test_an_edit_of_the_base_is_not_written(write: Write, tmp_path: Path) -> Non
     assert "${SWEEP_TEST_KEY}" in text and "sk-not-for-any-file" not in text
 
 
+def test_what_is_yaml_only_with_its_variables_replaced_is_written_out(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    llm = "{_type: dynamo, model_name: m, base_url: 'http://a/v1', api_key: ${SWEEP_TEST_KEY}, prefix_osl: HIGH}"
+    file.write_text(f"llms:\n  dynamo: {llm}\n")
+    taken = snapshot(file)
+    taken.write({OSL: "LOW"}, tmp_path / "tuned.yml")
+    assert load_config(tmp_path / "tuned.yml") == taken.candidate({OSL: "LOW"})
+    assert "sk-not-for-any-file" not in (tmp_path / "tuned.yml").read_text()
+
+
 ANCHORS = """\
 llms:
   dynamo: &d  # shared

@@ -50,6 +50,7 @@ async def test_finds_what_is_better_and_proves_it(write: Write, tmp_path: Path) 
     finalist = max((row for row in table if row["final_gain"]), key=lambda row: float(row["final_gain"]))
     assert float(finalist["final_gain_low"]) > 0.25
     assert float(finalist["final_latency_high"]) < float(table[0]["final_latency_low"])
+    assert 'id="figure-importance"' in (tmp_path / "out" / "report.html").read_text()
     tuned = load_config(tmp_path / "out" / "optimized_config.yml")
     assert tuned.llms["dynamo"].prefix_total_requests == best["llms.dynamo.prefix_total_requests"]
     # Two repetitions of 8 trials; 2 finalists and the current config in 3 rounds.
@@ -65,6 +66,8 @@ async def test_from_a_config_that_nothing_beats_it_reports_no_gain(
     assert "Nothing beat the current config" in capsys.readouterr().out
     assert best["llms.dynamo.prefix_total_requests"] == 10
     assert (tmp_path / "out" / "optimized_config.yml").read_text() == file.read_text()
+    # What made no difference is not important.
+    assert 'id="figure-importance"' not in (tmp_path / "out" / "report.html").read_text()
 
 
 async def test_the_same_seed_tries_the_same_in_the_same_order(write: Write, tmp_path: Path) -> None:
