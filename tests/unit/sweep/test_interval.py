@@ -62,6 +62,12 @@ def test_degrees_of_freedom_are_of_what_dominates() -> None:
 
 def test_half_width_is_students() -> None:
     assert Spread(0.01, 0.0, 0.0, 5, 40).half_width(0.95) == pytest.approx(0.1 * stats.t.ppf(0.975, 4))
+    assert Spread(0.0, 0.01, 0.0, 5, 40).half_width(0.95) == pytest.approx(0.1 * stats.t.ppf(0.975, 39))
+
+
+def test_questions_never_make_the_interval_shorter_than_rounds_alone_do() -> None:
+    # Both parts the same, and the rounds' few degrees of freedom would be lost in the sum.
+    assert Spread(0.01, 0.01, 0.0, 3, 40).half_width(0.95) == pytest.approx(0.1 * stats.t.ppf(0.975, 2))
 
 
 def test_detectable_effect_is_found_in_four_of_five() -> None:
