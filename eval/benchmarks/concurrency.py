@@ -248,7 +248,7 @@ async def rate(
                 one.result()
             if late:
                 break
-        return counted / took
+        return max(counted, 1) / took  # of an arm that has answered none, what it stays below
 
 
 def _openai_sync(url: str, stack: ExitStack, **more: Any) -> Any:
