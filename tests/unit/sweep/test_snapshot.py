@@ -33,6 +33,7 @@ def test_an_edit_changes_no_candidate_and_not_what_is_written(write: Write, tmp_
     file = write()
     taken = snapshot(file)
     measured = taken.candidate({OSL: "LOW"})
+    assert taken.candidate({TOTAL: 4}).llms["dynamo"].prefix_osl == "MEDIUM"  # one candidate is nothing to the next
     fingerprint = taken.fingerprint({})
     write(('model_name: "m"', 'model_name: "other"'), ("prefix_total_requests: 10", "prefix_total_requests: 4"))
     assert taken.candidate({OSL: "LOW"}) == measured
