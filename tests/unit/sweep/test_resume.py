@@ -117,6 +117,22 @@ async def test_failures_that_are_the_configs_own_stop_nothing(write: Write, tmp_
     assert states(tmp_path)["failed"] >= 6 and states(tmp_path)["waiting"] == 0
 
 
+async def test_failures_between_successes_are_none_in_a_row(write: Write, tmp_path: Path) -> None:
+    runs, order = Runs(), []
+
+    def fail(_number: int, llm: Any) -> None:
+        bad = str(llm.prefix_osl) == "LOW"
+        order.append("f" if bad else ".")
+        if bad:
+            raise RunFailed("it can not be so")
+
+    runs.on_run = fail
+    one_by_one = ("n_trials: 8", "n_trials: 12\n    block: 1\n    final_rounds: 0"), ("    final_rounds: 3\n", "")
+    await sweep(write(*one_by_one, ("reps_per_param_set: 2", "reps_per_param_set: 1")), runs)
+    assert "".join(order).count("f") >= 3 and "fff" not in "".join(order)
+    assert "probe" not in {one[3] for one in runs.seen}
+
+
 async def test_what_is_stopped_early_has_answered(write: Write, tmp_path: Path) -> None:
     runs = Runs()
 
@@ -218,7 +234,7 @@ async def test_no_salt_comes_again_after_an_aborted_run(write: Write) -> None:
 
 async def test_a_salt_can_be_a_header_whatever_the_study_is_called(write: Write) -> None:
     runs = Runs()
-    await sweep(write(("seed: 7", f"seed: 7\n    study_name: 'größer als {'x' * 200}'")), runs)
+    await sweep(write(("seed: 7", f"seed: 7\n    study_name: '{'x' * 200} größer als'")), runs)
     assert all(salt.isascii() and " " not in salt and len(salt) <= 128 for salt in runs.salts)
 
 

@@ -33,6 +33,7 @@ def test_an_edit_changes_no_candidate_and_not_what_is_written(write: Write, tmp_
     file = write()
     taken = snapshot(file)
     measured = taken.candidate({OSL: "LOW"})
+    assert taken.candidate({TOTAL: 4}).llms["dynamo"].prefix_osl == "MEDIUM"  # one candidate is nothing to the next
     fingerprint = taken.fingerprint({})
     write(('model_name: "m"', 'model_name: "other"'), ("prefix_total_requests: 10", "prefix_total_requests: 4"))
     assert taken.candidate({OSL: "LOW"}) == measured
@@ -172,7 +173,8 @@ def test_what_changes_what_is_measured_changes_the_name(
 
 
 def test_the_name_follows_variables_and_not_keys(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write(("http://localhost:1/v1", "${SWEEP_TEST_URL}"))
+    header = "\n    default_headers: {x-token: '${SWEEP_TEST_KEY}'}"
+    file = write(("http://localhost:1/v1", "${SWEEP_TEST_URL}"), ("prefix_osl: MEDIUM", f"prefix_osl: MEDIUM{header}"))
     names = []
     for url, key in (("http://a/v1", "sk-one-one"), ("http://a/v1", "sk-two-two"), ("http://b/v1", "sk-two-two")):
         monkeypatch.setenv("SWEEP_TEST_URL", url)

@@ -72,6 +72,7 @@ def test_every_exception_of_a_connection_is_known(error: type[Exception], kind: 
 
 def test_a_whole_answer_has_no_kind() -> None:
     assert kind_of(CallRecord(status=200)) is None
+    assert kind_of(CallRecord(status=400)) is Kind.BAD_REQUEST
     assert kind_of(CallRecord(status=503)) is Kind.SERVER_ERROR
     assert kind_of(CallRecord(error="gone", error_type="ReadError")) is Kind.BROKEN_OFF
 
