@@ -214,3 +214,16 @@ def test_an_answer_that_can_not_be_given_again_fails_its_own_call_only(tmp_path:
             return content
 
     assert asyncio.run(run()) == 'see <tool_call> {"name": "x"}'
+
+
+def test_a_replay_in_which_nothing_is_answered_fails_and_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "calls.jsonl"
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
+    row = RecordedCall("q", 0.0, 1.0, picture, "a valve")
+    file.write_bytes(head([]) + msgspec.json.encode(row) + b"\n")
+    argv = [sys.executable, "-m", "nat_dynamo_plugin.cli", "replay", str(file), "--workers", "1"]
+    got = subprocess.run([*argv, "--json"], capture_output=True, text=True, timeout=300)
+    [found] = json.loads(got.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert got.returncode == 1 and found["failed"] == 1 and found["mean_s"] is None and "400" in found["problem"]
+    shown = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+    assert shown.returncode == 1 and "0 of 1 |" in shown.stdout and "1 failed calls, the first: " in shown.stderr
