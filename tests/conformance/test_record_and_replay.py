@@ -15,11 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
 from nat_dynamo_plugin import DynamoModelConfig, DynamoPrefixContext, make_service
-from nat_dynamo_plugin.recording.rows import read
+from nat_dynamo_plugin.recording.rows import RecordedCall, head, read
 from nat_dynamo_plugin.service import running_service
 
 TOOLS = [
@@ -189,3 +190,40 @@ def test_replay_says_what_each_size_of_cluster_does(tmp_path: Path) -> None:
         assert 0 < one["p50_s"] <= one["p95_s"] <= one["all_s"] and one["ttft_p95_s"] > 0, found
     table = subprocess.run(argv, capture_output=True, text=True, timeout=300).stdout
     assert "3 questions, 9 calls, arriving 50 a second" in table and "3 of 3 |" in table, table
+
+
+def test_an_answer_that_can_not_be_given_again_fails_its_own_call_only(tmp_path: Path) -> None:
+    file = tmp_path / "calls.jsonl"
+    asked = {name: [{"role": "user", "content": name}] for name in ("tagged", "empty")}
+    rows = [
+        RecordedCall("q", 0.0, 1.0, asked["tagged"], 'see <tool_call> {"name": "x"}'),
+        RecordedCall("q", 2.0, 1.0, asked["empty"]),
+    ]
+    file.write_bytes(b"\n".join([head([]).strip(), *map(msgspec.json.encode, rows), b""]))
+    config = DynamoModelConfig(model_name="embedded", local={"workers": 1, "speedup": 100, "answers": file})
+
+    async def run() -> str | None:
+        async with running_service(config) as service, service.http_clients() as http:
+            client: Any = http.async_openai()
+            first = await client.chat.completions.create(model="embedded", messages=asked["tagged"])
+            with pytest.raises(openai.NotFoundError, match="call 2: field 'content': empty"):
+                await client.chat.completions.create(model="embedded", messages=asked["empty"])
+            with pytest.raises(openai.NotFoundError, match="this call is of responses"):
+                await client.responses.create(model="embedded", input="tagged")
+            content: str | None = first.choices[0].message.content
+            return content
+
+    assert asyncio.run(run()) == 'see <tool_call> {"name": "x"}'
+
+
+def test_a_replay_in_which_nothing_is_answered_fails_and_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "calls.jsonl"
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
+    row = RecordedCall("q", 0.0, 1.0, picture, "a valve")
+    file.write_bytes(head([]) + msgspec.json.encode(row) + b"\n")
+    argv = [sys.executable, "-m", "nat_dynamo_plugin.cli", "replay", str(file), "--workers", "1"]
+    got = subprocess.run([*argv, "--json"], capture_output=True, text=True, timeout=300)
+    [found] = json.loads(got.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert got.returncode == 1 and found["failed"] == 1 and found["mean_s"] is None and "400" in found["problem"]
+    shown = subprocess.run(argv, capture_output=True, text=True, timeout=300)
+    assert shown.returncode == 1 and "0 of 1 |" in shown.stdout and "1 failed calls, the first: " in shown.stderr

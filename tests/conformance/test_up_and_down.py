@@ -85,3 +85,11 @@ def test_the_commands_of_the_readme(run: Any) -> None:
     found = run(commands[3][0], where)
     assert found.returncode == 0 and "ok       hints: takes priority" in found.stdout, found.stdout + found.stderr
     assert run(*commands[2]).stdout == f"{where} is down\n"
+
+
+def test_a_state_folder_that_can_not_be_written_is_named() -> None:
+    argv = [sys.executable, "-m", "nat_dynamo_plugin.cli", "up", "--workers", "1"]
+    environment = {**os.environ, "XDG_STATE_HOME": "/proc/none"}
+    got = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120)
+    assert got.returncode == 1 and "Error: '/proc/none/nat-dynamo' can not be written" in got.stderr
+    assert "Traceback" not in got.stderr

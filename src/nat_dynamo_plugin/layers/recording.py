@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,10 +14,13 @@ from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.http.splice import spliced
 from nat_dynamo_plugin.http.sse import EventCutter
 from nat_dynamo_plugin.layers.answer import refused
+from nat_dynamo_plugin.question.once import warn_once
 from nat_dynamo_plugin.recording.answer import of_events, of_whole
 from nat_dynamo_plugin.recording.conversations import Conversations, NotRecorded
 from nat_dynamo_plugin.recording.recorder import Recorder
 from nat_dynamo_plugin.telemetry.record import CallRecord
+
+logger = logging.getLogger(__name__)
 
 _CHAT = "chat_completions"
 _NO_SUCH_CALL = 404
@@ -38,6 +42,8 @@ class RecordingLayer:
     def flow(self, call: Call, send: Send) -> Flow:
         """Send, and keep what comes back."""
         asked = call.body.raw
+        if call.api != _CHAT:
+            warn_once(logger, ("record", call.api), "Calls of %s are not recorded: only chat completions are", call.api)
         if call.api != _CHAT or asked is None:
             return (yield from send(call))
         reply = yield from send(call)
@@ -52,6 +58,8 @@ class RecordingLayer:
             said = of_whole(content) if content is not None else None if tee is None else of_events(tee.events)
             if said is not None:
                 self._recorder.keep(asked, said, record)
+            elif content is not None or tee is not None:
+                warn_once(logger, ("record", "unread"), "An answer of a form that is not recorded")
 
         call.on_end(ended)
         return reply
@@ -85,16 +93,26 @@ class ReplayLayer:
     Args:
         conversations: those of the recording.
         named: the scope in which the dialects below name an answer, by the number of its call.
+        unsayable: why the engines can not give an answer again, by the number of its call.
     """
 
-    def __init__(self, conversations: Conversations, named: Callable[[int], AbstractContextManager[Any]]) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        named: Callable[[int], AbstractContextManager[Any]],
+        unsayable: Mapping[int, str] | None = None,
+    ) -> None:
         self._conversations = conversations
         self._named = named
+        self._unsayable = unsayable or {}
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Send with the recorded answer's name; a call that was not recorded is answered 404 with what differs."""
         raw = call.body.raw
-        if call.api != _CHAT or raw is None:
+        if call.api != _CHAT:
+            message = f"a recording has chat completions only, and this call is of {call.api}"
+            return refused(call, _NO_SUCH_CALL, message, "not_recorded")
+        if raw is None:
             return (yield from send(call))
         try:
             asked = msgspec.json.decode(raw)
@@ -103,6 +121,8 @@ class ReplayLayer:
             return refused(call, _NO_SUCH_CALL, str(error), "not_recorded")
         except (msgspec.DecodeError, LookupError, TypeError):
             return (yield from send(call))
+        if number in self._unsayable:
+            return refused(call, _NO_SUCH_CALL, self._unsayable[number], "not_sayable")
         if asked.get("max_tokens") is None and asked.get("max_completion_tokens") is None:
             bounded = spliced(raw, {"max_tokens": MAX_TOKENS})
             if bounded is not None and "max_tokens" not in asked:

@@ -15,29 +15,44 @@ def key_of(number: int) -> str:
     return f"call-{number + 1}"
 
 
-def book_of(rows: Sequence[RecordedCall], source: str) -> AnswerBook:
-    """The answers of a recording.
+def book_of(rows: Sequence[RecordedCall], source: str, parser: str | None) -> tuple[AnswerBook, dict[int, str]]:
+    """The answers of a recording, and why some can not be given again, by the number of their call.
+
+    Args:
+        rows: the calls.
+        source: named in errors.
+        parser: Dynamo's tool-call parser; it looks at the answers of calls that offered tools.
 
     Raises:
-        ScriptedAnswerError: one can not be said by an engine, naming it.
+        ScriptedAnswerError: none can be given again, with why the first can not.
     """
-    answers = [
-        ScriptedAnswer(
-            key_of(number), row.content, [(call.name, _arguments(call, number, source)) for call in row.tool_calls]
-        )
-        for number, row in enumerate(rows)
-    ]
-    return AnswerBook(answers, source=source)
+    book, unsayable = AnswerBook(source=source), {}
+    for number, row in enumerate(rows):
+        place = f"{source}, call {number + 1}"
+        try:
+            calls = [(call.name, _arguments(call, place)) for call in row.tool_calls]
+            answer = ScriptedAnswer(key_of(number), row.content, calls)
+            alone = AnswerBook(source=source)
+            alone.add(answer, place)
+            if row.tools or row.tool_calls:
+                alone.check_parser(parser)
+        except ScriptedAnswerError as error:
+            unsayable[number] = str(error)
+            continue
+        book.add(answer, place)
+    if not book.answers and unsayable:
+        raise ScriptedAnswerError(f"no answer can be given again by the engines: {unsayable[0]}")
+    return book, unsayable
 
 
-def _arguments(call: ToolCall, number: int, source: str) -> Mapping[str, Any]:
+def _arguments(call: ToolCall, place: str) -> Mapping[str, Any]:
     try:
         arguments = json.loads(call.arguments or "{}")
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
         raise ScriptedAnswerError(
-            f"{source}, call {number + 1}: the arguments of {call.name} are no JSON object, which no engine would give "
+            f"{place}: the arguments of {call.name} are no JSON object, which no engine would give "
             f"back as it is: {call.arguments[:80]!r}"
         )
     return arguments

@@ -177,12 +177,12 @@ class LocalDynamo:
             ) from error
         config = self.config
         if config.answers is not None:
-            book = book_of(read(config.answers)[0], str(config.answers))
+            book, _ = book_of(read(config.answers)[0], str(config.answers), config.tool_call_parser)
         elif config.scripted_answers is not None:
             book = load_answers(config.scripted_answers)
+            book.check_parser(config.tool_call_parser)
         else:
             return tokenizer_json, AnswerBook(), None
-        book.check_parser(self.config.tool_call_parser)
         tokenizer = load_tokenizer(tokenizer_json)
         opening = answer_opening(tokenizer) if self.config.migration_limit else None
         trace = book.replay_trace(tokenizer, eos_token_id(), opening=opening)

@@ -13,9 +13,14 @@ Said = tuple[str | None, list[ToolCall]]
 
 
 def of_whole(content: bytes) -> Said | None:
-    """Of an answer in one piece; `None` if it is none."""
+    """Of an answer in one piece; `None` if it is none, or one that calls a function the old way (`function_call`).
+
+    Of several choices (`n`) the first counts.
+    """
     try:
         message = json.loads(content)["choices"][0]["message"]
+        if message.get("function_call"):
+            return None
         calls = [call["function"] for call in message.get("tool_calls") or ()]
         return message.get("content"), [ToolCall(call["name"], call["arguments"]) for call in calls]
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -23,7 +28,7 @@ def of_whole(content: bytes) -> Said | None:
 
 
 def of_events(events: Iterable[bytes]) -> Said | None:
-    """Of the data of a stream's events; `None` if it is none.
+    """Of the data of a stream's events; `None` as of an answer in one piece. Of several choices the first counts.
 
     Deltas of one tool call have one `index`; its name comes with the first, its arguments in pieces (OpenAI's
     reference, "The chat completion chunk object").
@@ -35,7 +40,10 @@ def of_events(events: Iterable[bytes]) -> Said | None:
             if data == b"[DONE]":
                 break
             choices: list[dict[str, Any]] = json.loads(data).get("choices") or []
-            delta = (choices[0].get("delta") or {}) if choices else {}
+            first = next((choice for choice in choices if not choice.get("index")), {})
+            delta = first.get("delta") or {}
+            if delta.get("function_call"):
+                return None
             text.append(delta.get("content") or "")
             for part in delta.get("tool_calls") or ():
                 function = part.get("function") or {}

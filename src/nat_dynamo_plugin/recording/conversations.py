@@ -30,6 +30,8 @@ def canonical(message: Any) -> str:
     calls = message.get("tool_calls") or ()
     if calls:
         kept["tool_calls"] = [_function(call) for call in calls]
+    if message.get("function_call"):
+        kept["function_call"] = message["function_call"]
     return json.dumps(kept, sort_keys=True, ensure_ascii=False)
 
 

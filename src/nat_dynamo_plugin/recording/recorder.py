@@ -37,10 +37,16 @@ class Recorder:
             make_private(file)
             with file.open("rb") as there:
                 first = there.readline()
+                there.seek(0, os.SEEK_END)
+                if there.tell():
+                    there.seek(-1, os.SEEK_CUR)
+                cut = there.read(1) not in (b"", b"\n")
             if not first:
                 self._append(head(redact))
                 return
             if read_head(first, str(file)) == list(redact):
+                if cut:  # by a full disk; what comes now shall not be lost with it
+                    self._append(b"\n")
                 return
         except OSError as error:
             raise ValueError(f"record: {str(file)!r} can not be written: {error.strerror}") from None

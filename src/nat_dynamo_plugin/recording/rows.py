@@ -92,7 +92,7 @@ def read_head(line: bytes, place: str) -> list[str]:
 def read(file: Path) -> tuple[list[RecordedCall], list[str]]:
     """A recording's calls, in the order in which they ended, and its rules of redaction.
 
-    A last line that was cut, as by a kill, is left out.
+    A line that was cut, as by a kill or a full disk, is left out.
 
     Raises:
         RecordingError: the file can not be read, is no recording, or has a row that is none.
@@ -109,8 +109,9 @@ def read(file: Path) -> tuple[list[RecordedCall], list[str]]:
         try:
             rows.append(_decode_row(line))
         except msgspec.DecodeError as error:
-            if json_of(line) == json_of(lines[0]):
-                continue  # two processes began it at once
+            found = json_of(line)
+            if found == json_of(lines[0]) or (found is None and line.startswith(b"{") and not line.endswith(b"}")):
+                continue  # two processes began it at once, or it was cut before others went on
             raise RecordingError(f"{file}, line {number}: {error}") from error
     if not rows:
         raise RecordingError(f"{file}: holds no call; was there one that was answered?")

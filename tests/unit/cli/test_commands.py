@@ -81,3 +81,18 @@ def test_a_config_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     result = CliRunner().invoke(dynamo, ["doctor", "--config", config(tmp_path, "{_type: dynamo, model_name: m}")])
     assert result.exit_code == 2 and "base_url: which server?" in result.output
+
+
+def test_recorded_answers_are_answers(tmp_path: Path) -> None:
+    (tmp_path / "calls.jsonl").write_text("")
+    llm = f"{{_type: dynamo, model_name: m, local: {{answers: {tmp_path}/calls.jsonl}}}}"
+    result = CliRunner().invoke(dynamo, ["doctor", "--config", config(tmp_path, llm)])
+    assert "random tokens" not in result.output and result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("text", ["a list\n", "llms:\n  - a\n", "- llms\n"])
+def test_what_is_no_config_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text(text)
+    result = CliRunner().invoke(dynamo, ["doctor", "--config", str(file), "--json"])
+    assert result.exit_code == 2 and "a NAT config has" in json.loads(result.stdout)[0]["seen"], result.output

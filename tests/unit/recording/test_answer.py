@@ -52,3 +52,17 @@ def test_what_is_no_answer_is_none(data: bytes) -> None:
 
 def test_what_is_no_stream_is_none() -> None:
     assert of_events([b"no"]) is None and of_events([b"3"]) is None
+
+
+def test_of_several_choices_the_first_counts() -> None:
+    def of(index: int, text: str) -> dict[str, Any]:
+        return {"index": index, "delta": {"content": text}}
+
+    chunks = [[of(1, "no")], [of(0, "y")], [of(1, "pe")], [of(1, "!"), of(0, "es")]]
+    assert of_events([json.dumps({"choices": chunk}).encode() for chunk in chunks]) == ("yes", [])
+
+
+def test_a_function_called_the_old_way_is_no_empty_answer() -> None:
+    message = {"content": None, "function_call": {"name": "stock", "arguments": "{}"}}
+    assert of_whole(json.dumps({"choices": [{"message": message}]}).encode()) is None
+    assert of_events([event({"content": None, "function_call": {"name": "stock", "arguments": ""}})]) is None

@@ -49,6 +49,11 @@ def test_another_argument_is_another_conversation(recorded: Conversations) -> No
         recorded.find([SYSTEM, BOLTS, other, RESULT])
 
 
+def test_a_function_called_the_old_way_is_part_of_a_conversation() -> None:
+    called = [{"role": "assistant", "function_call": {"name": "stock", "arguments": text}} for text in ("1", "2")]
+    assert Conversations([row(BOLTS, called[0]), row(BOLTS, called[1])]).find([BOLTS, called[1]]) == 1
+
+
 def test_one_that_was_recorded_twice_answers_in_order_and_the_last_goes_on() -> None:
     recorded = Conversations([row(BOLTS), row(SYSTEM), row(BOLTS)])
     assert [recorded.find([BOLTS]) for _ in range(4)] == [0, 2, 2, 2]

@@ -86,15 +86,20 @@ async def examine(base_url: str, model: str | None, key: str | None, *, load: bo
     """
     import httpx
 
-    from nat_dynamo_plugin.cli.doctor.findings import Seen, findings
+    from nat_dynamo_plugin.cli.doctor.findings import Finding, Seen, findings
     from nat_dynamo_plugin.cli.doctor.probes import Prober
-    from nat_dynamo_plugin.cli.doctor.reach import Unreachable, reach
+    from nat_dynamo_plugin.cli.doctor.reach import Unreachable, reach, without_login
 
     if key is not None:
         remember(key)
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(headers=headers, limits=limits) as client:
+    base_url, login = without_login(base_url)
+    try:
+        client = httpx.AsyncClient(headers=headers, limits=limits, auth=login, follow_redirects=True)
+    except (ImportError, ValueError) as error:  # of a proxy that the environment names
+        return [Finding("proxy", "bad", str(error), "no call is answered", "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY", True)]
+    async with client:
         try:
             models, found = await reach(base_url, client)
         except Unreachable as error:
@@ -109,7 +114,7 @@ async def examine(base_url: str, model: str | None, key: str | None, *, load: bo
 def _no_model(base_url: str) -> Finding:
     from nat_dynamo_plugin.cli.doctor.findings import Finding
 
-    what = f"{base_url}/models lists none"
+    what = f"none is known: {base_url}/models names none"
     return Finding("model", "bad", what, "no call is answered", "wait for the workers, or name one: --model", True)
 
 

@@ -30,8 +30,10 @@ def look_at_config(file: Path) -> tuple[list[Server], list[Finding]]:
     servers: list[Server] = []
     found: list[Finding] = []
     try:
-        llms: dict[str, Any] = dict(yaml_load(file).get("llms") or {})
         written = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        if not isinstance(written, dict) or not isinstance(written.get("llms") or {}, dict):
+            raise ValueError("llms: <name>: ... is what a NAT config has, and this has not")
+        llms: dict[str, Any] = dict(yaml_load(file).get("llms") or {})
     except (OSError, ValueError, yaml.YAMLError) as error:
         return [], [Finding("config", "bad", f"{file}: {error}", "nothing runs", unreachable=True)]
     dynamo = {name: block for name, block in llms.items() if isinstance(block, dict) and block.get("_type") == "dynamo"}
@@ -93,6 +95,7 @@ def _local(name: str, config: DynamoModelConfig) -> Iterator[Finding]:
     if "prefix_osl" in config.model_fields_set and config.prefix_osl is not None and not local.track_output_blocks:
         what = "prefix_osl is set and local.track_output_blocks is off"
         yield Finding(f"{name}: output blocks", "warning", what, "osl does nothing", f"true ({OUTPUT_BLOCKS})")
-    if local.scripted_answers is None:
-        what = "an embedded Dynamo without scripted_answers answers with random tokens"
-        yield Finding(f"{name}: answers", "warning", what, "agents get no usable answer", "scripted_answers: FILE")
+    if local.scripted_answers is None and local.answers is None:
+        what = "an embedded Dynamo without answers answers with random tokens"
+        change = "local.answers: RECORDING (docs/own-agent.md), or local.scripted_answers: FILE"
+        yield Finding(f"{name}: answers", "warning", what, "agents get no usable answer", change)

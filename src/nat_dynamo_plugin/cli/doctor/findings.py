@@ -85,6 +85,7 @@ class Seen:
         session_burst: the same in one session.
         late_urgent: with `--load`: of a crowd, the calls that came last with the highest priority.
         early: with `--load`: the crowd before them, without priority.
+        late_s: seconds after which no more was asked; `None` if all was.
     """
 
     models: list[str]
@@ -101,6 +102,7 @@ class Seen:
     session_burst: list[Answered] = field(default_factory=list)
     late_urgent: list[Answered] = field(default_factory=list)
     early: list[Answered] = field(default_factory=list)
+    late_s: float | None = None
 
 
 def findings(seen: Seen) -> Iterator[Finding]:
@@ -113,13 +115,11 @@ def findings(seen: Seen) -> Iterator[Finding]:
     yield _kind(seen)
     yield _cached(seen)
     yield from _hints(seen)
+    if seen.late_s is not None:
+        what = f"calls are slow: not all could be asked within {seen.late_s:g} s, and what is not named is not known"
+        yield Finding("time", "unknown", what, change="ask again when the server is less busy")
     if seen.is_dynamo:
-        yield _router(seen)
-        sessions = _sessions(seen)
-        yield sessions
-        if sessions.state == "ok":
-            yield _affinity_mode(seen)
-        yield _queue(seen)
+        yield from _routing(seen)
         if seen.early:
             yield _priority(seen)
         yield Finding(
@@ -128,6 +128,21 @@ def findings(seen: Seen) -> Iterator[Finding]:
             "no answer tells whether the router counts expected output (prefix_osl acts only if it does)",
             change=f"start the frontend with {OUTPUT_BLOCKS}, or leave prefix_osl out of what is tuned",
         )
+
+
+def _routing(seen: Seen) -> Iterator[Finding]:
+    """What the router does, as far as it was asked."""
+    if seen.late_s is None or seen.repeated:
+        yield _router(seen)
+    if seen.late_s is not None and not seen.burst:  # of a session's calls some are missing
+        return
+    sessions = _sessions(seen)
+    yield sessions
+    if seen.late_s is not None and not seen.session_burst:
+        return
+    if sessions.state == "ok":
+        yield _affinity_mode(seen)
+    yield _queue(seen)
 
 
 def refused(seen: Seen) -> Finding | None:

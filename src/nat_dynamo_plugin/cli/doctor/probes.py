@@ -22,6 +22,8 @@ BURSTS = 4
 """Bursts until the router's queue counts as off."""
 CALL_S = 30.0
 """Longest wait for one call, in seconds."""
+LOOK_S = 60.0
+"""Seconds for all calls; what could not be asked by then is not known."""
 _WORDS = ["valve", "pump", "inlet", "gauge", "motor", "tank", "filter", "hose", "relay", "panel", "sensor", "nozzle"]
 _PROMPT_WORDS = 300
 """Words of a prompt: several blocks of a KV cache, and a few milliseconds of an engine."""
@@ -72,7 +74,14 @@ class Prober:
         return _read(response, (perf_counter() - self._started) * 1000.0)
 
     async def look(self, *, load: bool) -> None:
-        """Make the calls, as long as each says that the next one is worth while."""
+        """Make the calls, as long as each says that the next one is worth while, and for `LOOK_S` at most."""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self._look(load=load)
+        except TimeoutError:
+            self._seen.late_s = LOOK_S
+
+    async def _look(self, *, load: bool) -> None:
         seen, told = self._seen, {"extra_fields": list(EXTRA_FIELDS)}
         await self._health()
         prompt = self._prompt()
@@ -137,22 +146,24 @@ def _read(response: httpx.Response, ended_ms: float) -> Answered:
     if status >= 300:
         return Answered(status, _error_text(response), ended_ms=ended_ms)
     try:
-        data: Any = response.json()
-        usage = data.get("usage") or {}
-        nvext = data.get("nvext") or {}
-        details = usage.get("prompt_tokens_details") or {}
-        if not data.get("choices"):
-            return Answered(502, f"{status}, but no answer: {response.text[:_MAX_TEXT]}", ended_ms=ended_ms)
-    except (ValueError, AttributeError):
+        data: Any = _dict(response.json())
+    except ValueError:
+        data = {}
+    if not data.get("choices"):
         return Answered(502, f"{status}, but no answer: {response.text[:_MAX_TEXT]}", ended_ms=ended_ms)
+    usage, nvext = _dict(data.get("usage")), _dict(data.get("nvext"))
     return Answered(
         status,
-        worker=(nvext.get("worker_id") or {}).get("decode_worker_id"),
+        worker=_dict(nvext.get("worker_id")).get("decode_worker_id"),
         prompt_tokens=usage.get("prompt_tokens"),
-        cached_tokens=details.get("cached_tokens"),
-        timing=nvext.get("timing"),
+        cached_tokens=_dict(usage.get("prompt_tokens_details")).get("cached_tokens"),
+        timing=_dict(nvext.get("timing")) or None,
         ended_ms=ended_ms,
     )
+
+
+def _dict(data: Any) -> dict[str, Any]:
+    return data if isinstance(data, dict) else {}
 
 
 def _error_text(response: httpx.Response) -> str:

@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -20,6 +20,7 @@ LIMIT_S = 8.0
 STEP_S = 4.0
 """Seconds for one step."""
 _NO_CALL = "no call is answered"
+_NO_PROXY = "NO_PROXY: the server's host, or the right proxy"
 
 
 class Unreachable(Exception):
@@ -65,30 +66,50 @@ async def _reach(base_url: str, client: httpx.AsyncClient) -> tuple[list[str], l
         found.append(await _connect(base_url))
     else:
         via = urlsplit(proxy)
-        found.append(Finding("proxy", "ok", f"{via.scheme}://{via.hostname}:{via.port}, named by the environment"))
+        found.append(
+            Finding("proxy", "ok", f"{via.scheme}://{via.netloc.rpartition('@')[2]}, named by the environment")
+        )
     try:
         response = await client.get(f"{base_url}/models", timeout=STEP_S)
+    except httpx.ProxyError as error:
+        raise Unreachable("proxy", f"the proxy {found[0].seen}, answers: {error}", _NO_PROXY) from None
     except httpx.TimeoutException:
         raise Unreachable(
             "answer",
             f"accepts connections and does not answer GET {base_url}/models within {STEP_S:g} s",
             "is this the port of the frontend's HTTP server?",
         ) from None
+    except httpx.ConnectError as error:
+        if proxy is None:
+            raise Unreachable("HTTP", f"{type(error).__name__}: {error}", _other_scheme(base_url)) from None
+        raise Unreachable("proxy", f"no connection by the proxy {found[0].seen}: {error}", _NO_PROXY) from None
     except httpx.HTTPError as error:
         raise Unreachable("HTTP", f"{type(error).__name__}: {error}", _other_scheme(base_url)) from None
+    if response.history:
+        found.append(_redirect(base_url, response))
     models = models_in(response)
     if models is not None:
         found.append(Finding("path", "ok", f"{base_url}/models lists {len(models)}"))
         return models, found
     await _explain(base_url, client, response)
+    kind = response.headers.get("content-type", "of no type").partition(";")[0]
+    what = f"GET {base_url}/models: {response.status_code}, {kind}: no list of models"
+    found.append(Finding("path", "unknown", what, change="base_url: ends with /v1, and is the API's, not a page's"))
     return [], found  # it may serve calls all the same
+
+
+def _redirect(base_url: str, response: httpx.Response) -> Finding:
+    to = str(response.url.copy_with(query=None, userinfo=b""))
+    what = f"{base_url}/models: {response.history[0].status_code}, redirected to {to}"
+    change = f"base_url: {to.removesuffix('/models')}"
+    return Finding("redirect", "warning", what, "a round trip more for each call, and another host gets no key", change)
 
 
 async def _connect(base_url: str) -> Finding:
     """DNS, TCP, and TLS if asked for."""
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    where = f"{host}:{port}"
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -115,6 +136,18 @@ async def _connect(base_url: str) -> Finding:
         what = f"nothing listens on {where} ({error.strerror or error})"
         raise Unreachable("TCP", what, "base_url: the right port") from None
     return Finding("connection", "ok", f"{where}, {addresses[0][4][0]}{', TLS' if context else ''}")
+
+
+def without_login(base_url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without a user's name and password, which no finding may show, and these."""
+    try:
+        parts = urlsplit(base_url)
+        login = (unquote(parts.username or ""), unquote(parts.password or ""))
+    except ValueError:  # it is refused, with its secrets hidden
+        return base_url, None
+    if login == ("", ""):
+        return base_url, None
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), login
 
 
 def _other_scheme(base_url: str) -> str:

@@ -7,9 +7,9 @@ import os
 import signal
 from collections.abc import Callable
 
-from nat_dynamo_plugin.cli.embedded.running import Running, forget, keep
+from nat_dynamo_plugin.cli.embedded.running import Running, folder, forget, keep
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
-from nat_dynamo_plugin.local import LocalDynamo
+from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoError
 from nat_dynamo_plugin.processes import this_process
 
 LOOK_S = 0.5
@@ -25,13 +25,16 @@ async def keep_one(config: LocalDynamoConfig, model: str, ready: Callable[[Runni
         ready: is told where it is, once all workers serve.
 
     Raises:
-        LocalDynamoError: it can not be started, or one of its processes died.
+        LocalDynamoError: it can not be started, one of its processes died, or where it is can not be written down.
     """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
-    async with LocalDynamo(config, model_name=model) as dynamo:
+    dynamo = LocalDynamo(config, model_name=model)
+    if not await _started(dynamo, asked):
+        return
+    try:
         one = Running(
             pid=os.getpid(),
             owner=this_process(),
@@ -43,7 +46,12 @@ async def keep_one(config: LocalDynamoConfig, model: str, ready: Callable[[Runni
                 config.log_dir.absolute() / dynamo.work_dir.name if config.log_dir else dynamo.work_dir / "logs"
             ),
         )
-        keep(one)
+        try:
+            keep(one)
+        except OSError as error:
+            raise LocalDynamoError(
+                f"{str(folder())!r} can not be written: {error.strerror}; XDG_STATE_HOME: a folder of yours"
+            ) from None
         try:
             ready(one)
             while not asked.is_set():
@@ -54,3 +62,18 @@ async def keep_one(config: LocalDynamoConfig, model: str, ready: Callable[[Runni
                     continue
         finally:
             forget(one)
+    finally:
+        await dynamo.stop()
+
+
+async def _started(dynamo: LocalDynamo, asked: asyncio.Event) -> bool:
+    """Start it, unless it is asked to end before it serves."""
+    starting, ending = asyncio.ensure_future(dynamo.start()), asyncio.ensure_future(asked.wait())
+    await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return False
+    starting.result()
+    return True

@@ -45,7 +45,8 @@ def replay(
     """Play a recording on embedded clusters: how many workers do these questions need?
 
     Each cluster has a real frontend and router and answers as recorded; its engines are simulated, so compare the rows
-    with each other, not with a GPU. RECORDING is what `record: FILE` of a config wrote.
+    with each other, not with a GPU. RECORDING is what `record: FILE` of a config wrote. Exit code 1 if a cluster
+    answered no question in whole.
     """
     import asyncio
 
@@ -75,10 +76,14 @@ def replay(
         raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
-        return
-    come = "as recorded" if rate is None else f"{rate:g} a second, at random (seed {seed})"
-    click.echo(f"{len(questions)} questions, {len(rows)} calls, arriving {come}; engines are simulated.\n")
-    click.echo(table(found, len(questions)))
+    else:
+        for one in found:
+            if one.problem is not None:
+                click.echo(f"{one.workers} workers: {one.failed} failed calls, the first: {one.problem}", err=True)
+        come = "as recorded" if rate is None else f"{rate:g} a second, at random (seed {seed})"
+        click.echo(f"{len(questions)} questions, {len(rows)} calls, arriving {come}; engines are simulated.\n")
+        click.echo(table(found, len(questions)))
+    raise SystemExit(not all(one.questions for one in found))
 
 
 def table(found: list[Played], questions: int) -> str:
@@ -86,7 +91,8 @@ def table(found: list[Played], questions: int) -> str:
     names = ("workers", "answered", "failed calls", "reuse", "mean s", "p50 s", "p95 s", "TTFT p95 s", "all done s")
     lines = [list(names)]
     for one in found:
-        figures = [f"{value:.2f}" for value in (one.mean_s, one.p50_s, one.p95_s, one.ttft_p95_s, one.all_s)]
+        times = (one.mean_s, one.p50_s, one.p95_s, one.ttft_p95_s, one.all_s)
+        figures = ["-" if value is None else f"{value:.2f}" for value in times]
         reuse = "-" if one.reuse is None else f"{one.reuse:.1%}"
         lines.append([str(one.workers), f"{one.questions} of {questions}", str(one.failed), reuse, *figures])
     widths = [max(len(line[k]) for line in lines) for k in range(len(names))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +23,8 @@ _TOKENS_MORE = 64
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What one cluster did. Times in seconds of the engines, as if they had run at real speed.
+    """What one cluster did. Times in seconds of the engines, as if they had run at real speed; `None` where
+    nothing was answered.
 
     Attributes:
         workers: of the cluster.
@@ -35,17 +36,19 @@ class Played:
         p95_s: its 95th percentile.
         ttft_p95_s: 95th percentile of the calls' times to first token.
         all_s: from the first arrival to the end of the last question.
+        problem: the first error of a call; `None` if all were answered.
     """
 
     workers: int
     questions: int
     failed: int
     reuse: float | None
-    mean_s: float
-    p50_s: float
-    p95_s: float
-    ttft_p95_s: float
+    mean_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    ttft_p95_s: float | None
     all_s: float
+    problem: str | None = None
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -101,7 +104,9 @@ async def play(rows: Sequence[RecordedCall], questions: Sequence[PlannedQuestion
     for error in ended:
         if isinstance(error, BaseException) and not isinstance(error, Exception):
             raise error
-    return _measured(local, [one for one in ended if isinstance(one, float)], records, all_s)
+    problem = next((str(error) for error in ended if isinstance(error, Exception)), None)
+    played = _measured(local, [one for one in ended if isinstance(one, float)], records, all_s)
+    return replace(played, problem=problem)
 
 
 def _asked(row: RecordedCall, model: str) -> dict[str, Any]:
@@ -120,15 +125,14 @@ def _measured(local: LocalDynamoConfig, took: Sequence[float], records: Sequence
     prompt = sum(record.prompt_tokens or 0 for record in answered)
     cached = sum(record.cached_tokens or 0 for record in answered)
     first = [record.server_ttft_ms * local.speedup / 1000.0 for record in answered if record.server_ttft_ms is not None]
-    nothing = float("nan")
     return Played(
         workers=local.workers,
         questions=len(took),
         failed=len(records) - len(answered),
         reuse=cached / prompt if prompt else None,
-        mean_s=statistics.fmean(took) if took else nothing,
-        p50_s=percentile(took, 50) if took else nothing,
-        p95_s=percentile(took, 95) if took else nothing,
-        ttft_p95_s=percentile(first, 95) if first else nothing,
+        mean_s=statistics.fmean(took) if took else None,
+        p50_s=percentile(took, 50) if took else None,
+        p95_s=percentile(took, 95) if took else None,
+        ttft_p95_s=percentile(first, 95) if first else None,
         all_s=all_s,
     )

@@ -146,3 +146,16 @@ def test_urgent_calls_that_overtake() -> None:
     seen.late_urgent = [at(8), at(12), at(13)]
     found = by_topic(seen)["priority"]
     assert found.state == "warning" and "0 of 3" in found.seen and "(1 before the last)" in found.seen
+
+
+def test_what_could_not_be_asked_in_time_is_said_to_be_not_known() -> None:
+    seen = all_well()
+    seen.late_s = 60.0
+    seen.session_burst = []
+    found = by_topic(seen)
+    assert found["time"].state == "unknown" and "60 s" in found["time"].seen
+    assert "sessions" in found and "queue" not in found and "affinity mode" not in found
+    seen.burst = []
+    assert "router" in (found := by_topic(seen)) and "sessions" not in found
+    seen.repeated = []
+    assert "router" not in by_topic(seen)
