@@ -15,6 +15,7 @@ from nat_dynamo_plugin.sweep.verdict import Objective
 
 _INK, _MUTED, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _BEST, _CURRENT, _BAD, _POINT = "#3f9142", "#d9822b", "#cf4b4b", "#4a6fa5"
+_FINALIST = {"size": 17, "color": _INK, "symbol": "circle-open", "line": {"width": 2}}
 _AS_CURRENT = {"color": _CURRENT, "dash": "dash"}
 _CURRENT_MARKER = {"size": 13, "color": _CURRENT, "symbol": "diamond"}
 _LEVELS = ("LOW", "MEDIUM", "HIGH")
@@ -25,6 +26,7 @@ def charts(result: SweepResult) -> dict[str, Any]:
     made = {
         "history": history(result),
         "finals": finals(result),
+        "rounds": rounds(result),
         "importance": importance(result),
         "tradeoff": tradeoff(result),
         "slices": slices(result),
@@ -80,6 +82,23 @@ def _hover(row: TrialRow, result: SweepResult) -> str:
     return "<br>".join([f"<b>trial {row.index}</b> {row.state}", *(escape(line, quote=False) for line in lines)])
 
 
+def _mark_finalists(
+    figure: Any, result: SweepResult, rows: Sequence[TrialRow], x: Sequence[Any], y: Sequence[Any], **more: Any
+) -> None:
+    """A ring around each finalist."""
+    found = [(a, b) for row, a, b in zip(rows, x, y, strict=True) if row.index in result.finals.indexes]
+    if found:
+        figure.add_scatter(
+            x=[a for a, _ in found],
+            y=[b for _, b in found],
+            mode="markers",
+            name="finalist",
+            hoverinfo="skip",
+            marker=_FINALIST,
+            **more,
+        )
+
+
 def history(result: SweepResult) -> Any | None:
     """Every trial's first objective in the order of the plan, the best so far, and the current config's level."""
     objective = result.objectives[0]
@@ -95,6 +114,7 @@ def history(result: SweepResult) -> Any | None:
     ):
         rows, values = [row for row, _ in part], [value for _, value in part]
         _points(figure, result, rows, [row.index for row in rows], values, name=name, marker=marker)
+    _mark_finalists(figure, result, [r for r, _ in done], [r.index for r, _ in done], [value for _, value in done])
     best, better = [level], min if objective.direction == "minimize" else max
     for _, value in done[1:]:
         best.append(better(best[-1], value))
@@ -104,7 +124,7 @@ def history(result: SweepResult) -> Any | None:
         mode="lines",
         name="best so far",
         hoverinfo="skip",
-        line={"color": _BEST, "shape": "hv", "width": 2},
+        line={"color": _MUTED, "shape": "hv", "width": 2},  # green is for what is proven
     )
     low, high = min(value for _, value in done), max(value for _, value in done)
     floor = low - 0.08 * (high - low or 1)
@@ -155,6 +175,35 @@ def finals(result: SweepResult) -> Any | None:
     return figure
 
 
+def rounds(result: SweepResult) -> Any | None:
+    """The evidence: one dot a round and config, those of one round joined, for the first objective."""
+    objective = result.objectives[0]
+    arms = [arm for arm in (0, *result.finals.indexes) if result.finals.rounds.get(arm)]
+    if 0 not in arms or len(arms) < 2:
+        return None
+    figure = _styled(go.Figure(), 340)
+    labels = {arm: f"trial {arm}" if arm else "current config" for arm in arms}
+    for number in sorted(result.finals.rounds[0]):
+        measured = [arm for arm in arms if number in result.finals.rounds[arm]]
+        values = [result.finals.rounds[arm][number][objective.name] for arm in measured]
+        figure.add_scatter(
+            x=[labels[arm] for arm in measured],
+            y=values,
+            mode="lines+markers",
+            line={"color": _GRID, "width": 2},
+            marker={"size": 10, "color": [_POINT if arm else _CURRENT for arm in measured]},
+            text=[
+                f"{labels[arm]}, round {number + 1}: {objective.shown(v)}"
+                for arm, v in zip(measured, values, strict=True)
+            ],
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=False,
+        )
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(title=_title(objective))
+    return figure
+
+
 def importance(result: SweepResult) -> Any | None:
     """How much of the difference between trials each tuned value explains."""
     if not result.importance:
@@ -188,12 +237,13 @@ def tradeoff(result: SweepResult) -> Any | None:
     figure = _styled(go.Figure())
     for name, group, marker in (
         ("trial", [r for r in rows if r.index and not r.pareto], {"size": 9, "color": _POINT}),
-        ("Pareto set", [r for r in rows if r.index and r.pareto], {"size": 12, "color": _BEST}),
+        ("Pareto set", [r for r in rows if r.index and r.pareto], {"size": 12, "color": _INK}),
         ("current config", [r for r in rows if not r.index], _CURRENT_MARKER),
     ):
         if group:
             x, y = ([value(row, axis) for row in group] for axis in axes)
             _points(figure, result, group, x, y, name=name, marker=marker)
+    _mark_finalists(figure, result, rows, *([value(row, axis) for row in rows] for axis in axes))
     for update, axis in zip((figure.update_xaxes, figure.update_yaxes), axes, strict=True):
         update(title=_title(objectives[axis]) if axis in objectives else axis)
     return figure
@@ -222,6 +272,7 @@ def slices(result: SweepResult) -> Any | None:
             order = sorted(set(values), key=lambda v: (_LEVELS.index(v) if v in _LEVELS else len(_LEVELS), v))
             figure.update_xaxes(type="category", categoryorder="array", categoryarray=order, **panel)
         _points(figure, result, rows, values, gains, marker=marker, showlegend=False, **panel)
+        _mark_finalists(figure, result, rows, values, gains, showlegend=False, **panel)
     figure.update_yaxes(title="gain in the search", tickformat="+.0%", col=1)
     figure.add_hline(y=0, line=_AS_CURRENT)
     return figure

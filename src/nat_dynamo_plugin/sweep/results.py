@@ -155,6 +155,7 @@ class Finals:
         unseen: those of them that the search did not ask.
         runs: how many were measured.
         calls: LLM calls in them.
+        rounds: what each arm (a finalist, or 0 for the current config) came to in each round, by objective.
     """
 
     indexes: list[int]
@@ -168,6 +169,7 @@ class Finals:
     unseen: int = 0
     runs: int = 0
     calls: int = 0
+    rounds: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
 
     def confidence_of_each(self, confidence: float) -> float:
         """The confidence that each finalist's interval needs for all to hold together."""
@@ -202,6 +204,7 @@ def judge(
         return finals
     arms, failed = _arms(queue)
     results = [run for rounds in arms.values() for run in rounds.values()]
+    finals.rounds = {arm: {number: run.values for number, run in runs.items()} for arm, runs in arms.items()}
     asked = {question for run in results for samples in run.samples.values() for question in samples}
     finals.asked, finals.unseen = len(asked), len(asked - seen)
     finals.runs, finals.calls = len(results), sum(run.calls for run in results)
