@@ -43,7 +43,7 @@ def _styled(figure: Any, height: int = 340) -> Any:
         paper_bgcolor="white",
         plot_bgcolor="white",
         hoverlabel={"align": "left"},
-        legend={"orientation": "h", "y": 1.12, "x": 0},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
     axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "title_font_size": 13, "title_standoff": 12}
     figure.update_xaxes(**axis)
@@ -170,7 +170,7 @@ def finals(result: SweepResult) -> Any | None:
             },
             hovertemplate=f"{label}: {gain.estimate:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})<extra></extra>",
         )
-    figure.update_xaxes(title="gain over the current config (0 = as good)", tickformat="+.0%")
+    figure.update_xaxes(title="gain (0: as good as now)", tickformat="+.0%")
     figure.update_yaxes(autorange="reversed", type="category")
     return figure
 
