@@ -170,7 +170,7 @@ def finals(result: SweepResult) -> Any | None:
             },
             hovertemplate=f"{label}: {gain.estimate:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})<extra></extra>",
         )
-    figure.update_xaxes(title="gain (0: as good as now)", tickformat="+.0%")
+    figure.update_xaxes(title="gain (0: as good as now)", tickformat="+.1~%")
     figure.update_yaxes(autorange="reversed", type="category")
     return figure
 
@@ -273,6 +273,6 @@ def slices(result: SweepResult) -> Any | None:
             figure.update_xaxes(type="category", categoryorder="array", categoryarray=order, **panel)
         _points(figure, result, rows, values, gains, marker=marker, showlegend=False, **panel)
         _mark_finalists(figure, result, rows, values, gains, showlegend=False, **panel)
-    figure.update_yaxes(title="gain in the search", tickformat="+.0%", col=1)
+    figure.update_yaxes(title="gain in the search", tickformat="+.1~%", col=1)
     figure.add_hline(y=0, line=_AS_CURRENT)
     return figure
