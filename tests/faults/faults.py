@@ -24,7 +24,7 @@ TEXT = "".join(PIECES)
 RETRIES = 2
 """`max_retries` of every call."""
 READ_TIMEOUT_S = 0.5
-"""`request_timeout` where a fault makes the client wait for ever; long enough for the next question on a busy machine."""
+"""`request_timeout` where a fault makes the client wait for ever; the next question has to be answered within it."""
 CALL_TIMEOUT_S = 0.8
 """`call_timeout` where bytes go on coming for ever."""
 
