@@ -311,24 +311,15 @@ async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: 
             "`local`: no answers are given, so the simulated engines say random tokens, of which no agent can make "
             "anything; record your agent's calls on a real model (record: calls.jsonl) and give local.answers"
         )
-    replay = None
-    if local.answers is not None:
-        from nat_dynamo_plugin.local.recorded import book_of, key_of
-        from nat_dynamo_plugin.recording.conversations import Conversations
-        from nat_dynamo_plugin.recording.rows import read
-
-        rows, rules = read(local.answers)
-        _, unsayable = book_of(rows, str(local.answers), local.tool_call_parser)
-        if unsayable:
-            logger.warning(
-                "%d of %d recorded answers can not be given again, and their calls fail: %s",
-                len(unsayable),
-                len(rows),
-                next(iter(unsayable.values())),
-            )
-        conversations = Conversations(rows, rules, source=str(local.answers))
-        replay = ReplayLayer(conversations, lambda number: scripted_answer(key_of(number)), unsayable)
     dynamo = await stack.enter_async_context(LocalDynamo(local, model_name=config.model_name))
+    replay = None
+    if dynamo.recorded is not None:
+        from nat_dynamo_plugin.local.recorded import key_of
+        from nat_dynamo_plugin.recording.conversations import Conversations
+
+        recorded = dynamo.recorded
+        conversations = Conversations(recorded.rows, recorded.rules, source=str(local.answers))
+        replay = ReplayLayer(conversations, lambda number: scripted_answer(key_of(number)), recorded.unsayable)
 
     def answer_key() -> str | None:
         key = current_scripted_answer()

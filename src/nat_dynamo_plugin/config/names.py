@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
 
 from nat_dynamo_plugin.config.block import Block, Location
 from nat_dynamo_plugin.nearest import nearest_or_all, shown
@@ -31,6 +32,12 @@ _OWN_PREFIXES = re.compile("(prefix|nvext|dynamo)_")
 # A name without our prefix is an OpenAI argument, unless it is all but one of ours. Of the arguments of OpenAI and of
 # the frameworks' clients none is nearer to a field than .8 (`top_k`, `min_tokens`).
 _NEAR = 0.82
+
+
+def has_space(field: FieldInfo) -> bool:
+    """Whether NAT's optimizer knows values to try for a field (`OptimizableField`)."""
+    extra = field.json_schema_extra
+    return isinstance(extra, Mapping) and bool(extra.get("optimizable"))
 
 
 @dataclass(frozen=True)
@@ -125,9 +132,8 @@ class Names:
         """Refuse to tune what has no values to try: NAT passes over it, and may then tune nothing at all."""
         named, own = read.get("optimizable_params"), read.get("search_space")
         for name in named if isinstance(named, list) else ():
-            extra = self.model.model_fields[name].json_schema_extra if name in self.model.model_fields else None
-            has_space = isinstance(extra, Mapping) and extra.get("optimizable")
-            if not has_space and name not in (own if isinstance(own, Mapping) else ()):
+            field = self.model.model_fields.get(name)
+            if not (field and has_space(field)) and name not in (own if isinstance(own, Mapping) else ()):
                 raise ValueError(f"optimizable_params: {name} has no search space; give its values in search_space")
 
     def others(self, path: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from nat_dynamo_plugin.http.answer_fields import CHAT
 from nat_dynamo_plugin.http.call import Call, Reader
 from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.http.splice import spliced
@@ -22,7 +23,6 @@ from nat_dynamo_plugin.telemetry.record import CallRecord
 
 logger = logging.getLogger(__name__)
 
-_CHAT = "chat_completions"
 _NO_SUCH_CALL = 404
 MAX_TOKENS = 4096
 """Most tokens of an answer where the caller sets no bound; Dynamo's simulated engines want one, and the recorded answer
@@ -42,9 +42,9 @@ class RecordingLayer:
     def flow(self, call: Call, send: Send) -> Flow:
         """Send, and keep what comes back."""
         asked = call.body.raw
-        if call.api != _CHAT:
+        if call.api != CHAT:
             warn_once(logger, ("record", call.api), "Calls of %s are not recorded: only chat completions are", call.api)
-        if call.api != _CHAT or asked is None:
+        if call.api != CHAT or asked is None:
             return (yield from send(call))
         reply = yield from send(call)
         content = reply.content
@@ -109,7 +109,7 @@ class ReplayLayer:
     def flow(self, call: Call, send: Send) -> Flow:
         """Send with the recorded answer's name; a call that was not recorded is answered 404 with what differs."""
         raw = call.body.raw
-        if call.api != _CHAT:
+        if call.api != CHAT:
             message = f"a recording has chat completions only, and this call is of {call.api}"
             return refused(call, _NO_SUCH_CALL, message, "not_recorded")
         if raw is None:

@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nat_dynamo_plugin.local.answers import AnswerBook, ScriptedAnswer, ScriptedAnswerError
-from nat_dynamo_plugin.recording.rows import RecordedCall, ToolCall
+from nat_dynamo_plugin.recording.rows import RecordedCall, ToolCall, read
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recording, ready to be played.
+
+    Attributes:
+        rows: the calls.
+        rules: by which their texts were redacted.
+        book: their answers, by `key_of` their number.
+        unsayable: why some can not be given again, by the number of their call.
+    """
+
+    rows: Sequence[RecordedCall]
+    rules: Sequence[str]
+    book: AnswerBook
+    unsayable: Mapping[int, str]
+
+
+def load_recording(file: Path, parser: str | None) -> Recorded:
+    """Read a recording, and log what of it can not be given again.
+
+    Raises:
+        RecordingError: the file can not be read, or is none.
+        ScriptedAnswerError: see `book_of`.
+    """
+    rows, rules = read(file)
+    book, unsayable = book_of(rows, str(file), parser)
+    if unsayable:
+        logger.warning(
+            "%d of %d recorded answers can not be given again, and their calls fail: %s",
+            len(unsayable),
+            len(rows),
+            next(iter(unsayable.values())),
+        )
+    return Recorded(rows, rules, book, unsayable)
 
 
 def key_of(number: int) -> str:

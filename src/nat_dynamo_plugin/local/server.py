@@ -18,8 +18,7 @@ from nat_dynamo_plugin.local.answers import AnswerBook, load_answers
 from nat_dynamo_plugin.local.errors import LocalDynamoError, check_installed
 from nat_dynamo_plugin.local.instance import POLL_S, Instance
 from nat_dynamo_plugin.local.model import answer_opening, eos_token_id, load_tokenizer, tokenizer_file
-from nat_dynamo_plugin.local.recorded import book_of
-from nat_dynamo_plugin.recording.rows import read
+from nat_dynamo_plugin.local.recorded import Recorded, load_recording
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +49,8 @@ class LocalDynamo:
         self.config = config
         self.model_name = model_name
         self._book = AnswerBook()
+        self.recorded: Recorded | None = None
+        """The recording that it plays (`config.answers`), once it has started."""
         self._instance = Instance(config, model_name)  # the last one; here one that never runs
         self._instance.ended = True
 
@@ -73,6 +74,13 @@ class LocalDynamo:
         if self._instance.work_dir is None:
             raise LocalDynamoError(_NOT_RUNNING)
         return self._instance.work_dir
+
+    @property
+    def log_dir(self) -> Path:
+        """Where its processes log; gone after a good end, unless `config.log_dir` names another place."""
+        if self._instance.log_dir is None:
+            raise LocalDynamoError(_NOT_RUNNING)
+        return self._instance.log_dir
 
     @property
     def pids(self) -> dict[str, int]:
@@ -177,7 +185,8 @@ class LocalDynamo:
             ) from error
         config = self.config
         if config.answers is not None:
-            book, _ = book_of(read(config.answers)[0], str(config.answers), config.tool_call_parser)
+            self.recorded = load_recording(config.answers, config.tool_call_parser)
+            book = self.recorded.book
         elif config.scripted_answers is not None:
             book = load_answers(config.scripted_answers)
             book.check_parser(config.tool_call_parser)

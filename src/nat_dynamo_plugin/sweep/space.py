@@ -16,8 +16,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
+from nat_dynamo_plugin.config.names import has_space
 from nat_dynamo_plugin.nearest import nearest_or_all
 from nat_dynamo_plugin.sweep.samplers import planning_sampler
 
@@ -75,7 +75,7 @@ def check_tuned(config: BaseModel, place: str = "") -> None:
     spaces: Mapping[str, Any] = getattr(config, "search_space", None) or {}
     named = getattr(config, "optimizable_params", None)
     inner = {name: getattr(config, name) for name in fields}
-    tunable = [name for name in fields if name in spaces or _has_space(fields[name]) or _holds_models(inner[name])]
+    tunable = [name for name in fields if name in spaces or has_space(fields[name]) or _holds_models(inner[name])]
     for name in named if isinstance(named, list) else ():
         if name not in tunable:
             why = "it has no search space" if name in fields else "there is no such field"
@@ -86,11 +86,6 @@ def check_tuned(config: BaseModel, place: str = "") -> None:
         for key, one in value.items() if isinstance(value, Mapping) else [("", value)]:
             if isinstance(one, BaseModel):
                 check_tuned(one, f"{within}.{key}".rstrip("."))
-
-
-def _has_space(field: FieldInfo) -> bool:
-    extra = field.json_schema_extra
-    return isinstance(extra, Mapping) and bool(extra.get("optimizable"))
 
 
 def _holds_models(value: Any) -> bool:

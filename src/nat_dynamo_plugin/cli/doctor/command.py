@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -127,22 +127,18 @@ def show(found: Sequence[Finding]) -> None:
     console = Console()
     if not console.is_terminal:
         for one in found:
-            for text in _lines(one):
-                click.echo(text)
+            seen, *more = _told(one)
+            click.echo("\n".join([f"{one.state:8} {one.topic}: {seen}", *(f"{'':8} {text}" for text in more)]))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for one in found:
-        rest = [
-            one.seen,
-            *([f"costs: {one.costs}"] if one.costs else []),
-            *([f"change: {one.change}"] if one.change else []),
-        ]
-        table.add_row(_MARKS[one.state], escape(one.topic), escape(redacted("\n".join(rest))))
+        table.add_row(_MARKS[one.state], escape(one.topic), escape("\n".join(_told(one))))
     console.print(table)
 
 
-def _lines(one: Finding) -> list[str]:
-    lines: list[Any] = [f"{one.state:8} {one.topic}: {redacted(one.seen)}"]
-    lines += [f"         costs: {redacted(one.costs)}"] if one.costs else []
-    lines += [f"         change: {redacted(one.change)}"] if one.change else []
-    return lines
+def _told(one: Finding) -> list[str]:
+    """What was seen, what it costs and what to change, a line each, without secrets."""
+    lines = [one.seen]
+    lines += [f"costs: {one.costs}"] if one.costs else []
+    lines += [f"change: {one.change}"] if one.change else []
+    return [redacted(line) for line in lines]

@@ -15,6 +15,7 @@ from nat_dynamo_plugin.admission.capacity import count_workers
 from nat_dynamo_plugin.cli.doctor.findings import Answered, Seen
 from nat_dynamo_plugin.dialects.dynamo import SESSION
 from nat_dynamo_plugin.dialects.telemetry import EXTRA_FIELDS
+from nat_dynamo_plugin.http.answer_fields import error_text
 
 SESSION_CALLS = 8
 """Unrelated calls of one session: on two workers, chance alone would keep them together once in 128."""
@@ -144,7 +145,7 @@ class Prober:
 def _read(response: httpx.Response, ended_ms: float) -> Answered:
     status = response.status_code
     if status >= 300:
-        return Answered(status, _error_text(response), ended_ms=ended_ms)
+        return Answered(status, error_text(response.content)[:_MAX_TEXT], ended_ms=ended_ms)
     try:
         data: Any = _dict(response.json())
     except ValueError:
@@ -164,13 +165,3 @@ def _read(response: httpx.Response, ended_ms: float) -> Answered:
 
 def _dict(data: Any) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
-
-
-def _error_text(response: httpx.Response) -> str:
-    try:
-        data: Any = response.json()
-        error = data.get("error", data)
-        text = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        text = response.text
-    return str(text)[:_MAX_TEXT]

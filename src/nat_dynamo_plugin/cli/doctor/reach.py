@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -186,8 +185,8 @@ async def _explain(base_url: str, client: httpx.AsyncClient, response: httpx.Res
             raise Unreachable("path", f"GET {base_url}/models: {status}, but {other}/models lists models", change)
 
 
-async def _get(client: httpx.AsyncClient, url: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+async def _get(client: httpx.AsyncClient, url: str) -> httpx.Response:
     try:
-        return await client.get(url, timeout=STEP_S, headers=headers)
+        return await client.get(url, timeout=STEP_S)
     except httpx.HTTPError:
         return httpx.Response(599)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +75,7 @@ def up(
 
 def _tell(one: Running, as_json: bool, hint: str) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(one) | {"base_url": one.base_url}))
+        click.echo(json.dumps(one.to_dict()))
     else:
         click.echo(_text(one, hint))
     sys.stdout.flush()
@@ -135,14 +134,10 @@ def _detached(context: click.Context) -> Running:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def status(as_json: bool) -> None:
     """Show the embedded Dynamos that `up` has started. Exit code 1 if none runs."""
-    from nat_dynamo_plugin.cli.embedded.running import all_running
-
-    found, gone = all_running()
+    found = _running()
     if as_json:
-        click.echo(json.dumps([asdict(one) | {"base_url": one.base_url} for one in found]))
-    for one in gone:
-        click.echo(f"{one.base_url} is gone: its process {one.pid} was killed", err=True)
-    if not as_json:
+        click.echo(json.dumps([one.to_dict() for one in found]))
+    else:
         for one in found:
             click.echo(f"{one.base_url}  {one.model}  {one.workers} workers  process {one.pid}")
         if not found:
@@ -150,12 +145,18 @@ def status(as_json: bool) -> None:
     raise SystemExit(0 if found else 1)
 
 
-def _chosen(port: int | None) -> list[Running]:
+def _running() -> list[Running]:
+    """Those that run; of those that were killed it is said once."""
     from nat_dynamo_plugin.cli.embedded.running import all_running
 
     found, gone = all_running()
     for one in gone:
         click.echo(f"{one.base_url} is gone: its process {one.pid} was killed", err=True)
+    return found
+
+
+def _chosen(port: int | None) -> list[Running]:
+    found = _running()
     if port is None:
         return found
     if chosen := [one for one in found if one.port == port]:

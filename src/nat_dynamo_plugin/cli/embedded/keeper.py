@@ -42,9 +42,7 @@ async def keep_one(config: LocalDynamoConfig, model: str, ready: Callable[[Runni
             model=model,
             workers=config.workers,
             work_dir=str(dynamo.work_dir),
-            log_dir=str(
-                config.log_dir.absolute() / dynamo.work_dir.name if config.log_dir else dynamo.work_dir / "logs"
-            ),
+            log_dir=str(dynamo.log_dir),
         )
         try:
             keep(one)

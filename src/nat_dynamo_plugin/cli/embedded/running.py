@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nat_dynamo_plugin.files import write_text
 from nat_dynamo_plugin.processes import is_dead
@@ -37,6 +38,10 @@ class Running:
     def base_url(self) -> str:
         """What OpenAI clients call base URL."""
         return f"http://127.0.0.1:{self.port}/v1"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is shown as JSON."""
+        return asdict(self) | {"base_url": self.base_url}
 
     @property
     def lives(self) -> bool:

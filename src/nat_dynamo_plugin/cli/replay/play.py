@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -12,6 +11,7 @@ from typing import Any
 from nat_dynamo_plugin.cli.replay.schedule import PlannedQuestion
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.evaluators.metric import Sample, aggregate
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.recording.rows import RecordedCall
 from nat_dynamo_plugin.service import running_service
@@ -49,11 +49,6 @@ class Played:
     ttft_p95_s: float | None
     all_s: float
     problem: str | None = None
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """A percentile, interpolated; of one value that value."""
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
 async def play(rows: Sequence[RecordedCall], questions: Sequence[PlannedQuestion], local: LocalDynamoConfig) -> Played:
@@ -124,15 +119,17 @@ def _measured(local: LocalDynamoConfig, took: Sequence[float], records: Sequence
     answered = [record for record in records if not record.failed]
     prompt = sum(record.prompt_tokens or 0 for record in answered)
     cached = sum(record.cached_tokens or 0 for record in answered)
-    first = [record.server_ttft_ms * local.speedup / 1000.0 for record in answered if record.server_ttft_ms is not None]
+    times = [Sample(seconds) for seconds in took]
+    ttfts = [record.server_ttft_ms for record in answered if record.server_ttft_ms is not None]
+    first = [Sample(ttft * local.speedup / 1000.0) for ttft in ttfts]
     return Played(
         workers=local.workers,
         questions=len(took),
         failed=len(records) - len(answered),
         reuse=cached / prompt if prompt else None,
-        mean_s=statistics.fmean(took) if took else None,
-        p50_s=percentile(took, 50) if took else None,
-        p95_s=percentile(took, 95) if took else None,
-        ttft_p95_s=percentile(first, 95) if first else None,
+        mean_s=aggregate(times, "mean"),
+        p50_s=aggregate(times, "p50"),
+        p95_s=aggregate(times, "p95"),
+        ttft_p95_s=aggregate(first, "p95"),
         all_s=all_s,
     )
