@@ -34,6 +34,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from loopback import Requests, serve
+
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
@@ -69,58 +71,42 @@ def _piece(text: str) -> bytes:
 _PIECES = [_piece(event) for event in _EVENTS]
 
 
-class _Server(asyncio.Protocol):
-    """One connection: answers a request when it is whole, as its path asks."""
+class Paced(Requests):
+    """Answers as a request's path asks."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._loop = asyncio.get_running_loop()
-        self._got = b""
 
-    def connection_made(self, transport: Any) -> None:
-        self._to = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._got += data
-        while (end := self._got.find(b"\r\n\r\n")) >= 0:
-            head = self._got[:end].lower()
-            at = head.find(b"content-length:")
-            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-            if len(self._got) < end + 4 + length:
-                return
-            body, self._got = self._got[end + 4 : end + 4 + length], self._got[end + 4 + length :]
-            streamed, decodes = b'"stream":true' in body.replace(b" ", b""), b"/decode/" in head
-            if not decodes:
-                answer = _SSE + b"".join(_PIECES) + b"0\r\n\r\n" if streamed else _JSON + _WHOLE
-                self._loop.call_later(0.2, self._to.write, answer)
-            elif streamed:
-                self._loop.call_later(0.05, self._next, 0)
-            else:
-                self._loop.call_later(0.05 + 0.004 * TOKENS, self._to.write, _JSON + _WHOLE)
+    def asked(self, head: bytes, streamed: bool) -> None:
+        """Answer after a fixed time, or at the pace of a decode."""
+        if b"/decode/" not in head:
+            answer = _SSE + b"".join(_PIECES) + b"0\r\n\r\n" if streamed else _JSON + _WHOLE
+            self._loop.call_later(0.2, self.to.write, answer)
+        elif streamed:
+            self._loop.call_later(0.05, self._next, 0)
+        else:
+            self._loop.call_later(0.05 + 0.004 * TOKENS, self.to.write, _JSON + _WHOLE)
 
     def _next(self, k: int) -> None:
-        if self._to.is_closing():
+        if self.to.is_closing():
             return
         if k >= TOKENS:
-            self._to.write(b"".join(_PIECES[k:]) + b"0\r\n\r\n")
+            self.to.write(b"".join(_PIECES[k:]) + b"0\r\n\r\n")
             return
-        self._to.write((_SSE if k == 0 else b"") + _PIECES[k])
+        self.to.write((_SSE if k == 0 else b"") + _PIECES[k])
         self._loop.call_later(0.004, self._next, k + 1)
-
-
-def _serve(port: Any) -> None:
-    async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(_Server, "127.0.0.1", 0, backlog=4096)
-        port.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(main())
 
 
 Ask = Callable[[bool], Awaitable[None]]
 
 
-async def _drain(client: Any, streamed: bool) -> None:
-    answer = await client.chat.completions.create(**BODY, stream=streamed)
+async def drain(client: Any, streamed: bool) -> None:
+    """Make a call with OpenAI's library, and take all of its answer."""
+    await _taken(await client.chat.completions.create(**BODY, stream=streamed), streamed)
+
+
+async def _taken(answer: Any, streamed: bool) -> None:
     if streamed:
         last = None
         async for event in answer:
@@ -135,7 +121,7 @@ async def openai_arm(url: str, stack: AsyncExitStack, **more: Any) -> Ask:
     import openai
 
     client = await stack.enter_async_context(openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0, **more))
-    return lambda streamed: _drain(client, streamed)
+    return lambda streamed: drain(client, streamed)
 
 
 async def aiohttp_arm(url: str, stack: AsyncExitStack) -> Ask:
@@ -160,14 +146,7 @@ async def litellm_arm(url: str, stack: AsyncExitStack) -> Ask:
 
     async def ask(streamed: bool) -> None:
         more = {"api_base": url, "api_key": "x", "stream": streamed, "max_retries": 0}
-        answer: Any = await litellm.acompletion(**BODY | {"model": f"openai/{MODEL}"}, **more)
-        if streamed:
-            last = None
-            async for event in answer:
-                last = event
-            assert last.choices[0].finish_reason == "stop"
-        else:
-            assert answer.choices[0].finish_reason == "stop"
+        await _taken(await litellm.acompletion(**BODY | {"model": f"openai/{MODEL}"}, **more), streamed)
 
     return ask
 
@@ -181,7 +160,7 @@ def ours(engine: str) -> Callable[[str, AsyncExitStack], Awaitable[Ask]]:
         config = DynamoModelConfig(base_url=url, model_name=MODEL, api_key="x" * 8, connection={"engine": engine})
         http = await stack.enter_async_context(make_service(config, emit_record=lambda record: None).http_clients())
         client = http.async_openai()
-        return lambda streamed: _drain(client, streamed)
+        return lambda streamed: drain(client, streamed)
 
     return arm
 
@@ -388,7 +367,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("eval/results/concurrency.json"))
     asked = parser.parse_args()
     here, there = multiprocessing.Pipe()
-    server = multiprocessing.get_context("fork").Process(target=_serve, args=(there,), daemon=True)
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(Paced, there), daemon=True)
     server.start()
     base = f"http://127.0.0.1:{here.recv()}"
     rounds, seconds = (2, 1.0) if asked.quick else (asked.rounds, 1.0)

@@ -25,7 +25,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from concurrency import MODEL, NEEDS, _drain, _serve, aiohttp_arm, machine
+from concurrency import MODEL, NEEDS, Paced, aiohttp_arm, drain, machine
+from loopback import serve
 
 CROWDS = (1000, 5000)
 SETTLED_S = 10.0
@@ -56,7 +57,7 @@ async def _ours(url: str, stack: AsyncExitStack, calls: int) -> Any:
     config = DynamoModelConfig(base_url=url, model_name=MODEL, api_key="x" * 8, connection=connection)
     http = await stack.enter_async_context(make_service(config, emit_record=lambda record: None).http_clients())
     client = http.async_openai()
-    return lambda streamed: _drain(client, streamed)
+    return lambda streamed: drain(client, streamed)
 
 
 async def _openai(url: str, stack: AsyncExitStack, calls: int) -> Any:
@@ -133,7 +134,7 @@ def main() -> int:
         return 0
     print(f"{machine()}, {most:,} descriptors allowed. The server is simulated.")
     here, there = multiprocessing.Pipe()
-    server = multiprocessing.get_context("fork").Process(target=_serve, args=(there,), daemon=True)
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(Paced, there), daemon=True)
     server.start()
     try:
         return int(crowds(f"http://127.0.0.1:{here.recv()}/decode/v1"))

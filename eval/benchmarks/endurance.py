@@ -48,6 +48,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+from loopback import Requests, serve
 from scipy import stats
 
 from nat_dynamo_plugin import DynamoModelConfig, DynamoPrefixContext, make_service
@@ -110,66 +111,46 @@ _REFUSALS = {
 FAULTS = ("reset before", "reset within", "429", "503", "529", "cut", "garbage", "late", "silence")
 
 
-class _Server(asyncio.Protocol):
+class _Server(Requests):
     """One connection: answers a request when it is whole, or does not."""
 
     dice = random.Random(1)
     open = 0
     seen: Counter[str] = Counter()  # noqa: RUF012
 
-    def __init__(self) -> None:
-        self._got = b""
-
     def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
         _Server.open += 1
-        self._to = transport
 
     def connection_lost(self, error: Exception | None) -> None:
         _Server.open -= 1
 
-    def data_received(self, data: bytes) -> None:
-        self._got += data
-        while (end := self._got.find(b"\r\n\r\n")) >= 0:
-            head = self._got[:end].lower()
-            at = head.find(b"content-length:")
-            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-            if len(self._got) < end + 4 + length:
-                return
-            body, self._got = self._got[end + 4 : end + 4 + length], self._got[end + 4 + length :]
-            if head.startswith(b"get /seen"):
-                self._to.write(_answer(200, json.dumps({"open": _Server.open - 1, "seen": self.seen}).encode()))
-            else:
-                faulty = self.dice.random() < FAULTY
-                self._play(self.dice.choice(FAULTS) if faulty else "", b'"stream":true' in body.replace(b" ", b""))
+    def asked(self, head: bytes, streamed: bool) -> None:
+        if head.startswith(b"get /seen"):
+            self.to.write(_answer(200, json.dumps({"open": _Server.open - 1, "seen": self.seen}).encode()))
+        else:
+            faulty = self.dice.random() < FAULTY
+            self._play(self.dice.choice(FAULTS) if faulty else "", streamed)
 
     def _play(self, fault: str, streamed: bool) -> None:
         self.seen[fault] += 1
         good = _GOOD[streamed]
         match fault:
             case "":
-                self._to.write(good)
+                self.to.write(good)
             case "429" | "503" | "529":
-                self._to.write(_REFUSALS[int(fault)])
+                self.to.write(_REFUSALS[int(fault)])
             case "cut":
-                self._to.write(_CUT[streamed])
+                self.to.write(_CUT[streamed])
             case "garbage":
-                self._to.write(_GARBAGE[streamed])
+                self.to.write(_GARBAGE[streamed])
             case "late":
-                asyncio.get_running_loop().call_later(LATE_S, self._to.write, good)
+                asyncio.get_running_loop().call_later(LATE_S, self.to.write, good)
             case "reset before" | "reset within":
-                self._to.write(good[: len(good) // 2] if fault == "reset within" else b"")
+                self.to.write(good[: len(good) // 2] if fault == "reset within" else b"")
                 linger = struct.pack("ii", 1, 0)
-                self._to.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                asyncio.get_running_loop().call_soon(self._to.abort)
-
-
-def _serve(port: Any) -> None:
-    async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(_Server, "127.0.0.1", 0, backlog=1024)
-        port.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(main())
+                self.to.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                asyncio.get_running_loop().call_soon(self.to.abort)
 
 
 def asked_of(port: int) -> dict[str, Any]:
@@ -442,7 +423,7 @@ def main() -> int:
     logging.disable(logging.ERROR)
     print(machine(), flush=True)
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(_Server, theirs), daemon=True)
     server.start()
     port = ours.recv()
     began = time.perf_counter()

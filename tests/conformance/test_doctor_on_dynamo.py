@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import pytest
@@ -16,6 +14,8 @@ import pytest
 from nat_dynamo_plugin.cli.doctor.command import examine
 from nat_dynamo_plugin.cli.doctor.findings import Finding, exit_code
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
+
+from .plain_server import serving
 
 
 def look(base_url: str, model: str | None = None, *, load: bool = False) -> dict[str, Finding]:
@@ -101,20 +101,8 @@ class Other(BaseHTTPRequestHandler):
             self._say(200, {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 5}})
 
 
-@contextmanager
-def other(*, refuses: bool, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    handler = type("Handler", (Other,), {"refuses": refuses})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def other(*, refuses: bool) -> AbstractContextManager[str]:
+    return serving(type("Handler", (Other,), {"refuses": refuses}))
 
 
 def test_a_server_that_refuses_unknown_fields() -> None:

@@ -8,10 +8,7 @@ import re
 import stat
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,8 @@ import pytest
 from nat_dynamo_plugin import DynamoModelConfig, DynamoPrefixContext, make_service
 from nat_dynamo_plugin.recording.rows import RecordedCall, head, read
 from nat_dynamo_plugin.service import running_service
+
+from .plain_server import serving
 
 TOOLS = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("stock", "price")
@@ -69,19 +68,6 @@ class Model(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-@contextmanager
-def model() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 async def agent(client: Any, model_name: str, item: str, *, streamed: bool, system: str = "You look things up.") -> str:
     """An agent with two tools, as simple as can be."""
     messages: list[Any] = [
@@ -122,7 +108,7 @@ async def all_of(config: DynamoModelConfig, *, streamed: bool) -> list[str]:
 
 
 def recorded(file: Path, *, streamed: bool) -> list[str]:
-    with model() as url:
+    with serving(Model) as url:
         record = {"file": file, "redact": [r"\d{4}-\d{4}"]}
         config = DynamoModelConfig(base_url=url, model_name="big", api_key="env:THE_KEY", record=record)
         return asyncio.run(all_of(config, streamed=streamed))

@@ -138,17 +138,24 @@ ASIDE = (
 )
 
 
+def before_and_after(write: Write, folder: Path, change: tuple[str, str], *, in_base: bool) -> tuple[str, str]:
+    """The names before and after a change of a config, or of the file that it is based on."""
+    child = folder / "child.yml"
+    child.write_text("base: config.yml\n")
+    file = write()
+    named = child if in_base else file
+    before = name(named)
+    write(change)
+    return before, name(named)
+
+
 @pytest.mark.parametrize("change", ASIDE)
 @pytest.mark.parametrize("in_base", [False, True])
 def test_what_does_not_change_what_is_measured_does_not_change_the_name(
     write: Write, tmp_path: Path, change: tuple[str, str], in_base: bool
 ) -> None:
-    child = tmp_path / "child.yml"
-    child.write_text("base: config.yml\n")
-    file = write()
-    before = name(child if in_base else file)
-    write(change)
-    assert name(child if in_base else file) == before
+    before, after = before_and_after(write, tmp_path, change, in_base=in_base)
+    assert after == before
 
 
 @pytest.mark.parametrize("in_base", [False, True])
@@ -164,12 +171,8 @@ def test_what_does_not_change_what_is_measured_does_not_change_the_name(
 def test_what_changes_what_is_measured_changes_the_name(
     write: Write, tmp_path: Path, change: tuple[str, str], in_base: bool
 ) -> None:
-    child = tmp_path / "child.yml"
-    child.write_text("base: config.yml\n")
-    file = write()
-    before = name(child if in_base else file)
-    write(change)
-    assert name(child if in_base else file) != before
+    before, after = before_and_after(write, tmp_path, change, in_base=in_base)
+    assert after != before
 
 
 def test_the_name_follows_variables_and_not_keys(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
