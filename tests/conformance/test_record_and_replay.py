@@ -18,7 +18,7 @@ import pytest
 
 from nat_dynamo_plugin import DynamoModelConfig, DynamoPrefixContext, make_service
 from nat_dynamo_plugin.recording.rows import RecordedCall, head, read
-from nat_dynamo_plugin.service import running_service
+from nat_dynamo_plugin.running import running_service
 
 from .plain_server import serving
 

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 
 from nat_dynamo_plugin import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 from ..conformance.frameworks.drivers import Driver, LangChain, make_client
 

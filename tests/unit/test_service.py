@@ -11,7 +11,8 @@ import pytest
 from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.http.flow import Layer
-from nat_dynamo_plugin.service import make_service, running_service, service_of
+from nat_dynamo_plugin.running import running_service, service_of
+from nat_dynamo_plugin.service import make_service
 
 KEY = "sk-not-a-real-key"
 

@@ -17,7 +17,7 @@ from nat.utils.responses_api import validate_no_responses_api
 
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments, named_parameters
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from nat.utils.responses_api import validate_no_responses_api
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments
 from nat_dynamo_plugin.clients.thinking import in_argument, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 _FURTHER = {"model_info", "add_name_prefixes", "include_name_in_message", "organization", "default_headers"}
 # AutoGen takes what the OpenAI library's request type names, and of what the library's method adds only `extra_body`.

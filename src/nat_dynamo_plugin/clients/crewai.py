@@ -17,7 +17,7 @@ from nat.utils.responses_api import validate_no_responses_api
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments, named_parameters
 from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 _OURS = {
     *("model", "api_key", "base_url", "timeout", "max_retries", "client_params", "provider", "interceptor"),

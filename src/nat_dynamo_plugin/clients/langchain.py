@@ -15,7 +15,7 @@ from nat.data_models.llm import APITypeEnum
 from nat_dynamo_plugin.clients.arguments import checked_arguments
 from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 # Arguments that are set here, by their names and their aliases.
 _OURS = {

@@ -18,7 +18,7 @@ from nat_dynamo_plugin.clients.arguments import checked_arguments
 from nat_dynamo_plugin.clients.thinking import in_argument, in_system_message, with_thinking
 from nat_dynamo_plugin.config.local import DEFAULT_CONTEXT_LENGTH
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 _OURS = {
     *("model", "api_base", "api_key", "api_version", "timeout", "max_retries", "reuse_client"),

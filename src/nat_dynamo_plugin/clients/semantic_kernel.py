@@ -17,7 +17,7 @@ from semantic_kernel.contents.chat_history import ChatHistory
 from nat_dynamo_plugin.clients.arguments import checked_arguments
 from nat_dynamo_plugin.clients.thinking import in_argument, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 _OURS = {
     *("service_id", "extension_data", "function_choice_behavior", "ai_model_id", "messages", "stream"),

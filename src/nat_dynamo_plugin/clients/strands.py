@@ -16,7 +16,7 @@ from strands.models.openai import OpenAIModel
 from nat_dynamo_plugin.clients.arguments import chat_parameters, checked_arguments
 from nat_dynamo_plugin.clients.thinking import Arguments, with_thinking
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.service import service_of
+from nat_dynamo_plugin.running import service_of
 
 
 class DynamoModel(OpenAIModel):

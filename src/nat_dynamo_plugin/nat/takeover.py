@@ -21,7 +21,7 @@ BUILTIN_NAME = "builtin_dynamo"
 
 async def dynamo_llm(config: DynamoModelConfig, _builder: Builder) -> AsyncIterator[LLMProviderInfo]:
     """The provider: an LLM served by Dynamo, with prefixes and hints; starts and stops an embedded Dynamo."""
-    from nat_dynamo_plugin.service import running_service
+    from nat_dynamo_plugin.running import running_service
 
     async with running_service(config):
         yield LLMProviderInfo(config=config, description="An LLM on NVIDIA Dynamo, with prefixes and hints.")

@@ -14,7 +14,7 @@ from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.evaluators.metric import Sample, aggregate
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.recording.rows import RecordedCall
-from nat_dynamo_plugin.service import running_service
+from nat_dynamo_plugin.running import running_service
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 _TOKENS_MORE = 64
