@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Callable
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nat_dynamo_plugin.admission.concurrency import ConcurrencyLimit
 from nat_dynamo_plugin.admission.slots import Slots
@@ -13,7 +14,10 @@ from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.layers.breaker import BreakerLayer, Circuit
 from nat_dynamo_plugin.layers.concurrency import ConcurrencyLayer
 from nat_dynamo_plugin.layers.deadline import DeadlineLayer
+from nat_dynamo_plugin.layers.limits import LimitsLayer
+from nat_dynamo_plugin.layers.pacing import PacingLayer
 from nat_dynamo_plugin.layers.retry import RetryLayer, RetryPolicy
+from nat_dynamo_plugin.limits.ledger import memory_ledger, redis_ledger
 from nat_dynamo_plugin.outages.breaker import BreakerSettings
 from nat_dynamo_plugin.outages.budget import RetryBudget
 
@@ -33,6 +37,8 @@ class _Shared:
     def __init__(self) -> None:
         self.budgets: weakref.WeakValueDictionary[tuple[str, float], RetryBudget] = weakref.WeakValueDictionary()
         self.slots: weakref.WeakValueDictionary[tuple[str, bool], Slots] = weakref.WeakValueDictionary()
+        self.limits: weakref.WeakValueDictionary[tuple[Any, ...], LimitsLayer] = weakref.WeakValueDictionary()
+        self.paces: weakref.WeakValueDictionary[str, PacingLayer] = weakref.WeakValueDictionary()
         self.circuits: weakref.WeakValueDictionary[tuple[str, BreakerSettings], Circuit] = weakref.WeakValueDictionary()
 
 
@@ -72,6 +78,38 @@ def concurrency(config: DynamoModelConfig, origin: str) -> ConcurrencyLayer | No
     slots = shared(_shared.slots, (origin, adapts), lambda: Slots(ConcurrencyLimit(most, adapts=adapts), server=origin))
     slots.lower(most)
     return ConcurrencyLayer(slots)
+
+
+def limits(config: DynamoModelConfig, origin: str) -> LimitsLayer | None:
+    """What keeps calls within the rules, if there are any; counts and order are the server's.
+
+    Raises:
+        ValueError: if the counts are to be in a Redis that does not answer.
+    """
+    block = config.limits
+    if block is None or not block.rules:
+        return None
+    rules, url = tuple(one.rule for one in block.rules), block.redis
+
+    def make() -> LimitsLayer:
+        scope = hashlib.blake2b(origin.encode(), digest_size=8).hexdigest()
+        return LimitsLayer(
+            rules,
+            memory_ledger(scope) if url is None else redis_ledger(url, scope),
+            origin,
+            wait=block.on_limit == "wait",
+            max_wait_s=block.max_wait,
+            cached_weight=block.cached_weight,
+        )
+
+    return shared(_shared.limits, (origin, rules, block.on_limit, block.max_wait, block.cached_weight, url), make)
+
+
+def pacing(config: DynamoModelConfig, origin: str) -> PacingLayer | None:
+    """What spreads requests by the provider's own limits, if that is asked for."""
+    if config.limits is None or not config.limits.pace:
+        return None
+    return shared(_shared.paces, origin, lambda: PacingLayer(origin))
 
 
 def breaker(config: DynamoModelConfig, origin: str) -> BreakerLayer | None:

@@ -158,6 +158,8 @@ def make_service(
         shared(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         guards.retry(config, origin),
         keys,
+        guards.limits(config, origin),
+        guards.pacing(config, origin),
         guards.concurrency(config, origin),
         guards.breaker(config, origin),
         RedirectLayer() if config.connection.follow_redirects else None,

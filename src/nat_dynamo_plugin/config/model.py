@@ -19,6 +19,7 @@ from nat_dynamo_plugin.config.connection import ConnectionConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
 from nat_dynamo_plugin.config.keys import Keys
 from nat_dynamo_plugin.config.layers import LayerConfig
+from nat_dynamo_plugin.config.limits import LimitsConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.names import Names
 from nat_dynamo_plugin.config.record import RecordConfig
@@ -132,6 +133,9 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     breaker: BreakerConfig = Field(
         default_factory=BreakerConfig, description="What becomes of calls while their server is down."
+    )
+    limits: LimitsConfig | None = Field(
+        default=None, description="How much may be asked for in a minute or a day (default: as much as there is)."
     )
     record: RecordConfig | None = Field(
         default=None,

@@ -28,6 +28,10 @@ class Kind(StrEnum):
     """`call_timeout` or `question_deadline` is over."""
     CIRCUIT_OPEN = "circuit_open"
     """Not sent, for the server has failed again and again."""
+    LIMITED = "rate_limited"
+    """Not sent: a limit of ours (`limits:`) is reached."""
+    BUDGET = "insufficient_quota"
+    """Not sent: a budget of ours is spent; OpenAI's word for it."""
     BAD_REQUEST = "bad_request"
     AUTHENTICATION = "authentication"
     UNKNOWN_MODEL = "unknown_model"
@@ -56,6 +60,8 @@ ADVICE = {
     Kind.CONNECT_TIMEOUT: "check host and port of base_url, or raise connect_timeout",
     Kind.READ_TIMEOUT: "raise request_timeout if the server may think so long",
     Kind.POOL_TIMEOUT: "raise max_connections or pool_timeout",
+    Kind.LIMITED: "raise the limit, or limits.max_wait",
+    Kind.BUDGET: "raise the budget under limits",
     Kind.DEADLINE: "raise call_timeout or question_deadline if calls may take so long",
     Kind.AUTHENTICATION: "check api_key",
     Kind.UNKNOWN_MODEL: "check model_name against what GET /v1/models lists",
@@ -80,7 +86,7 @@ _BY_ERROR_TYPE = {
     "GeneratorExit": Kind.LEFT,
     "error_in_answer": Kind.SERVER_ERROR,
     **{kind.value: kind for kind in (Kind.DEADLINE, Kind.CIRCUIT_OPEN, Kind.CUT_SHORT, Kind.UNREADABLE)},
-    **{kind.value: kind for kind in (Kind.TOO_LONG, Kind.REDIRECT, Kind.LEFT)},
+    **{kind.value: kind for kind in (Kind.TOO_LONG, Kind.REDIRECT, Kind.LEFT, Kind.LIMITED, Kind.BUDGET)},
 }
 _BY_STATUS = {
     401: Kind.AUTHENTICATION,

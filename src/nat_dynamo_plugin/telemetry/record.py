@@ -87,6 +87,7 @@ class CallRecord:
         gate_wait_ms: wait at the gate; `None` where there is no gate.
         retry_wait_ms: waits between attempts, the failed attempts themselves not included.
         slot_wait_ms: waits for a slot (`max_concurrency`), of all attempts.
+        limit_wait_ms: waits for room by the rules of `limits:` and by the provider's own limits, of all attempts.
         outage_wait_ms: waits for a server that was down (`on_outage: wait`), of all attempts.
     """
 
@@ -126,6 +127,7 @@ class CallRecord:
     gate_wait_ms: float | None = None
     retry_wait_ms: float = 0.0
     slot_wait_ms: float = 0.0
+    limit_wait_ms: float = 0.0
     outage_wait_ms: float = 0.0
 
     @property
