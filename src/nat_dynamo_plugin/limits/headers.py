@@ -33,8 +33,8 @@ class Told(NamedTuple):
     step_s: float
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|ns|h|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ITEM = re.compile(r';\s*([a-z]+)\s*=\s*"?(\d+)')
 _FAMILIES = ("x-ratelimit-{}-{}", "anthropic-ratelimit-{1}-{0}")
 
