@@ -74,7 +74,10 @@ class LimitsConfig(Block):
     )
     max_wait: Seconds = Field(default=60.0, description="Longest such wait of a call in seconds (default 60).")
     cached_weight: float = Field(
-        default=1.0, ge=0, le=1, description="What a token counts that came out of the server's cache (default 1)."
+        default=1.0,
+        ge=0,
+        le=1,
+        description="For what share of a token one counts that came out of the server's cache, 0 to 1 (default 1).",
     )
     pace: bool = Field(
         default=False,

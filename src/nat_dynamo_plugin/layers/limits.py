@@ -210,10 +210,15 @@ class LimitsLayer:
         if record.attempts != attempt.number:
             self._under_way.discard(id(attempt))
             return  # it was made again; what it took nobody said, so what was reserved stands
-        cost = getattr(record, "cost_usd", None)
+        cost = self._cost_of(record)
         usd = None if cost is None else round(cost * MICRO_USD)
         self._of(attempt.model).learn(record, attempt.size, usd)
         self._settle(attempt, self._amounts(1, real_tokens(record, self._cached_weight), usd))
+
+    @staticmethod
+    def _cost_of(record: CallRecord) -> float | None:
+        cost: float | None = getattr(record, "cost_usd", None)
+        return cost
 
     def _settle(self, attempt: _Attempt, amounts: dict[Unit, int | None]) -> None:
         self._under_way.discard(id(attempt))

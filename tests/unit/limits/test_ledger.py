@@ -26,7 +26,7 @@ def taken(ledger: Ledger, wanted: tuple[Charge, ...]) -> Reserved:
     return answer
 
 
-def test_all_rules_have_room_or_nothing_is_taken(clock: Any) -> None:
+def test_all_rules_have_room_or_nothing_is_taken(limits_clock: Any) -> None:
     ledger = memory_ledger("s")
     for _ in range(3):
         taken(ledger, want(10))
@@ -38,21 +38,21 @@ def test_all_rules_have_room_or_nothing_is_taken(clock: Any) -> None:
     assert isinstance(short, Short) and short.rule == TOKENS
 
 
-def test_the_wait_is_as_long_as_it_takes(clock: Any) -> None:
+def test_the_wait_is_as_long_as_it_takes(limits_clock: Any) -> None:
     ledger = memory_ledger("s")
-    clock.now += 20
+    limits_clock.now += 20
     taken(ledger, want(80))
     short = ledger.take(want(60))
     assert isinstance(short, Short)
     # 40 s until the window turns, then until 80 has faded to 40: half a window.
     assert short.wait_s == pytest.approx(40 + 30)
-    clock.now += short.wait_s - 1
+    limits_clock.now += short.wait_s - 1
     assert isinstance(ledger.take(want(60)), Short)
-    clock.now += 1.01
+    limits_clock.now += 1.01
     taken(ledger, want(60))
 
 
-def test_what_was_really_taken_counts(clock: Any) -> None:
+def test_what_was_really_taken_counts(limits_clock: Any) -> None:
     ledger = memory_ledger("s")
     reserved = taken(ledger, want(90))
     ledger.settle(reserved, want(10))
@@ -62,11 +62,11 @@ def test_what_was_really_taken_counts(clock: Any) -> None:
     assert ledger.window(want(0)[0]).count == 160  # above the rule, for it was taken
 
 
-def test_nothing_is_given_back_to_a_window_that_did_not_give_it(clock: Any) -> None:
+def test_nothing_is_given_back_to_a_window_that_did_not_give_it(limits_clock: Any) -> None:
     ledger = memory_ledger("s")
-    clock.now += 50
+    limits_clock.now += 50
     reserved = taken(ledger, want(90))
-    clock.now += 20
+    limits_clock.now += 20
     before = ledger.window(want(0)[0]).count
     ledger.settle(reserved, want(10))
     assert ledger.window(want(0)[0]).count == before
@@ -75,14 +75,14 @@ def test_nothing_is_given_back_to_a_window_that_did_not_give_it(clock: Any) -> N
     assert ledger.window(want(0)[0]).count == pytest.approx(before + 25)
 
 
-def test_a_call_above_the_rule_takes_the_whole_window(clock: Any) -> None:
+def test_a_call_above_the_rule_takes_the_whole_window(limits_clock: Any) -> None:
     ledger = memory_ledger("s")
     taken(ledger, want(1000))
     assert ledger.window(want(0)[0]).count == 100
     assert isinstance(ledger.take(want(1)), Short)
 
 
-def test_anyway_is_counted(clock: Any) -> None:
+def test_anyway_is_counted(limits_clock: Any) -> None:
     ledger = memory_ledger("s")
     taken(ledger, want(100))
     assert isinstance(ledger.take(want(40), anyway=True), Reserved)
@@ -91,15 +91,15 @@ def test_anyway_is_counted(clock: Any) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 100)), max_size=40))
-def test_no_window_ever_holds_more_than_the_rule(clock: Any, calls: list[tuple[float, int]]) -> None:
+def test_no_window_ever_holds_more_than_the_rule(limits_clock: Any, calls: list[tuple[float, int]]) -> None:
     ledger = memory_ledger("s")
     rule = Rule("tokens", 100, 60)
     for pause, amount in calls:
-        clock.now += pause
+        limits_clock.now += pause
         wanted = charges((rule,), {}, {"tokens": amount})
         answer = ledger.take(wanted)
         if isinstance(answer, Short):
-            clock.now += answer.wait_s + 0.001
+            limits_clock.now += answer.wait_s + 0.001
             assert isinstance(ledger.take(wanted), Reserved)  # the wait was long enough
         assert ledger.window(wanted[0]).count < 101
 

@@ -18,7 +18,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def limits_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr("limits.storage.memory.time", SimpleNamespace(time=made))
     monkeypatch.setattr("nat_dynamo_plugin.limits.ledger.time", made)
