@@ -22,6 +22,7 @@ from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.discreet_logs import guard_logs
 from nat_dynamo_plugin.guards import shared
+from nat_dynamo_plugin.http.banned import Banned
 from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.clients import HttpClients, client_pair
 from nat_dynamo_plugin.http.engines import Connection
@@ -66,6 +67,7 @@ class Service:
         admission: the gate's layer, if there is one.
         learning: what learns, if anything is `auto`.
         keys: the key's layer, if there is a key.
+        banned: headers that leave with no request.
     """
 
     base_url: str | None
@@ -77,6 +79,7 @@ class Service:
     admission: AdmissionLayer | None = None
     learning: LearningLayer | None = None
     keys: KeyLayer | None = field(default=None, repr=False)
+    banned: Banned | None = None
 
     @property
     def api_key(self) -> str | None:
@@ -97,7 +100,9 @@ class Service:
     @asynccontextmanager
     async def http_clients(self) -> AsyncIterator[HttpClients]:
         """A pair of HTTP clients on this service's layers, closed at the end of the block."""
-        async with client_pair(self.send, self.connection, self.base_url, self.headers, self.key_of) as made:
+        async with client_pair(
+            self.send, self.connection, self.base_url, self.headers, self.key_of, self.banned
+        ) as made:
             yield HttpClients(*made, self.base_url, self.model_name, self.api_key)
 
 
@@ -148,6 +153,7 @@ def make_service(
     layers: Sequence[Layer | None] = (
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
         PayloadHeadersLayer(),
+        None if config.headers is None else config.headers.layer(),
         *(layer.make() for layer in config.layers),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
         replay,
@@ -173,6 +179,7 @@ def make_service(
         admission=admission,
         learning=learning,
         keys=keys,
+        banned=None if config.headers is None else config.headers.banned(),
     )
 
 

@@ -17,6 +17,7 @@ from nat_dynamo_plugin.config.block import Discreet, Location
 from nat_dynamo_plugin.config.breaker import BreakerConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
+from nat_dynamo_plugin.config.headers import HeadersConfig
 from nat_dynamo_plugin.config.keys import Keys
 from nat_dynamo_plugin.config.layers import LayerConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
@@ -140,6 +141,9 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     deadlines: DeadlinesConfig = Field(
         default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."
+    )
+    headers: HeadersConfig | None = Field(
+        default=None, description="Headers that are added, and headers that never leave or arrive (default: none)."
     )
     layers: list[LayerConfig] = Field(
         default_factory=list,
