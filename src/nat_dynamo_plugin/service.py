@@ -33,11 +33,13 @@ from nat_dynamo_plugin.layers.answer import AnswerLayer
 from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
+from nat_dynamo_plugin.layers.prompt_version import PromptVersionLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
 from nat_dynamo_plugin.layers.record import RecordLayer
 from nat_dynamo_plugin.layers.recording import RecordingLayer, ReplayLayer
 from nat_dynamo_plugin.layers.redirect import RedirectLayer
 from nat_dynamo_plugin.layers.refusal import RefusalLayer
+from nat_dynamo_plugin.layers.trace import RequestIdLayer
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.plan.counters import CallCounters
 from nat_dynamo_plugin.plan.planner import Planner
@@ -151,9 +153,13 @@ def make_service(
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     layers: Sequence[Layer | None] = (
+        None if config.log is None else config.log.layer(),
+        None if config.trace is None else config.trace.layer(),
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
         PayloadHeadersLayer(),
         None if config.headers is None else config.headers.layer(),
+        None if config.org is None else config.org.layer(),
+        PromptVersionLayer() if config.prompt_versions else None,
         *(layer.make() for layer in config.layers),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
         replay,
@@ -167,6 +173,7 @@ def make_service(
         guards.concurrency(config, origin),
         guards.breaker(config, origin),
         RedirectLayer() if config.connection.follow_redirects else None,
+        None if config.trace is None else RequestIdLayer(),
         AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),
     )
     return Service(

@@ -48,16 +48,16 @@ class HeadersConfig(Block):
 
     add: dict[str, str] = Field(
         default_factory=dict,
-        description="Headers of each call: a text, env:NAME (read when the LLM is made), or call:package.module:function, "
-        "called for each call, where None means no header. It must not block.",
+        description="Headers of each call: a text, env:NAME (read when the LLM is made), or "
+        "call:package.module:function, called for each call, where None means no header. It must not block.",
     )
     add_response: dict[str, str] = Field(
         default_factory=dict, description="Headers of each answer that the caller gets, of the same forms."
     )
     ban: list[str] = Field(
         default_factory=list,
-        description="Headers that never leave with any request of the LLM's clients, whoever set them; * stands for any "
-        "characters (x-stainless-*).",
+        description="Headers that never leave with any request of the LLM's clients, whoever set them; * stands for "
+        "any characters (x-stainless-*).",
     )
     ban_response: list[str] = Field(
         default_factory=list, description="Headers of answers that the caller does not get, of the same form."
@@ -139,7 +139,8 @@ def _callable(name: str, value: str) -> Any:
         found = EntryPoint(name, where, "headers").load()
     except Exception as error:  # whatever a foreign module raises
         raise ValueError(
-            f"{name}: {where!r} can not be imported: {type(error).__name__}: {error}; write call:package.module:function"
+            f"{name}: {where!r} can not be imported: {type(error).__name__}: {error}; write "
+            "call:package.module:function"
         ) from error
     if not callable(found):
         raise ValueError(f"{name}: {where!r} is no function")

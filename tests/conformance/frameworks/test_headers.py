@@ -49,4 +49,3 @@ async def test_a_banned_header_never_leaves(driver: Driver, client: Client, dyna
         assert not sent & chosen and not any(name.startswith("x-stainless-") for name in sent)
         assert {name for name in free if name not in chosen and not name.startswith("x-stainless-")} <= sent
         assert {"host", "authorization", "x-dynamo-session-id"} <= sent
-
