@@ -40,7 +40,7 @@ SPAN = (
     ("prefix_id", "nat_dynamo.prefix_id", ""),
     ("call_index", "nat_dynamo.call_index", ""),
     ("function_path", "nat_dynamo.function_path", ""),
-    ("worker_id", "nat_dynamo.worker_id", ""),
+    ("worker_id", "nat_dynamo.worker_id", "text"),
     ("kv_hit_rate", "nat_dynamo.kv_hit_rate", ""),
     ("queue_depth", "nat_dynamo.queue_depth", ""),
     ("attempts", "nat_dynamo.attempts", ""),
@@ -53,7 +53,8 @@ SPAN = (
     ("org", "nat_dynamo.org", ""),
     ("prompt_version", "nat_dynamo.prompt_version", ""),
 )
-"""A span's attributes: the field of `CallRecord`, the name, and `s` for what the field has in ms. Names that are not
+"""A span's attributes: the field of `CallRecord`, the name, and `s` for what the field has in ms or
+`text` for a number of 64 bits, of which OpenTelemetry takes 63. Names that are not
 the conventions' have our own prefix, as they ask."""
 
 OPERATIONS = {"chat_completions": "chat", "responses": "chat", "completions": "text_completion"}

@@ -84,9 +84,19 @@ def test_as_json(caplog: Any, drive: Any, scripted: Any) -> None:
     told = json.loads(line)
     assert told.pop("total_ms") >= 0
     assert told == {
-        "event": "llm_call", "started_at": "1970-01-01T00:00:00.250+00:00", "prefix": "q", "model": "m-1",
-        "api": "chat_completions", "streamed": False, "status": 200, "attempts": 1, "retry_wait_ms": 2.0,
-        "prompt_tokens": 9, "cached_tokens": 0, "completion_tokens": 2, "finish": "stop",
+        "event": "llm_call",
+        "started_at": "1970-01-01T00:00:00.250+00:00",
+        "prefix": "q",
+        "model": "m-1",
+        "api": "chat_completions",
+        "streamed": False,
+        "status": 200,
+        "attempts": 1,
+        "retry_wait_ms": 2.0,
+        "prompt_tokens": 9,
+        "cached_tokens": 0,
+        "completion_tokens": 2,
+        "finish": "stop",
     }
 
 
