@@ -142,11 +142,15 @@ def provider_of(endpoint: str) -> Any:
         ImportError: without OpenTelemetry's SDK and its exporter.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     url = endpoint.rstrip("/")
-    provider = TracerProvider()
+    resource = Resource.create()  # of OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "nat-dynamo-plugin"}))
+    provider = TracerProvider(resource=resource)
     exporter = OTLPSpanExporter(endpoint=url if url.endswith("/v1/traces") else f"{url}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
