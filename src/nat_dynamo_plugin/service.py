@@ -153,14 +153,9 @@ def make_service(
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     layers: Sequence[Layer | None] = (
-        None if config.log is None else config.log.layer(),
-        None if config.trace is None else config.trace.layer(),
+        *_observers(config),
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
-        PayloadHeadersLayer(),
-        None if config.headers is None else config.headers.layer(),
-        None if config.org is None else config.org.layer(),
-        PromptVersionLayer() if config.prompt_versions else None,
-        *(layer.make() for layer in config.layers),
+        *_labels(config),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
         replay,
         QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
@@ -188,6 +183,20 @@ def make_service(
         keys=keys,
         banned=None if config.headers is None else config.headers.banned(),
     )
+
+
+def _observers(config: DynamoModelConfig) -> Sequence[Layer | None]:
+    """What sees the finished record, so above the record's layer."""
+    blocks = (config.log, config.trace)
+    return [None if block is None else block.layer() for block in blocks]
+
+
+def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
+    """What says for whom a call is and with which prompt, and what the user has put there."""
+    blocks = (config.headers, config.org)
+    layers: list[Layer | None] = [None if block is None else block.layer() for block in blocks]
+    prompts = PromptVersionLayer() if config.prompt_versions else None
+    return [PayloadHeadersLayer(), *layers, prompts, *(layer.make() for layer in config.layers)]
 
 
 def _connection(config: DynamoModelConfig) -> Connection:

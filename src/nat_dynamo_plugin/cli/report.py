@@ -290,10 +290,7 @@ def _counts(report: EvalReport) -> list[tuple[str, str]]:
             f"{_tokens(figures, 'completion_tokens')} completion",
         ),
         *rows(together(f.prompt_versions for f in figures)),
-        (
-            "wall time",
-            "not known" if wall is None else f"{wall:,.2f} s, {_measured(report.runs)}",
-        ),
+        ("wall time", "not known" if wall is None else f"{wall:,.2f} s, {_measured(report.runs)}"),
     ]
 
 

@@ -22,7 +22,7 @@ class OrgConfig(Block):
         description="Header of the request to `nat serve` that names the org. Have a proxy that you trust set it "
         "(default: none).",
     )
-    user: bool = Field(default=False, description="Whether NAT's user id is the org (default false).")
+    nat_user: bool = Field(default=False, description="Whether NAT's user id is the org (default false).")
     default: _Text | None = Field(default=None, description="The org of calls that nobody names one for.")
     required: bool = Field(
         default=False, description="Whether a call of no org is refused with 403, nothing being sent (default false)."
@@ -30,4 +30,4 @@ class OrgConfig(Block):
 
     def layer(self) -> OrgLayer:
         """The layer."""
-        return OrgLayer(self.header, user=self.user, default=self.default, required=self.required)
+        return OrgLayer(self.header, user=self.nat_user, default=self.default, required=self.required)
