@@ -120,8 +120,9 @@ def attributes(record: CallRecord) -> dict[str, Any]:
     }
     for field, name, unit in names.SPAN:
         value = getattr(record, field)
-        if value is not None and value != ():
-            found[name] = value / 1000.0 if unit == "s" else str(value) if unit == "text" else value
+        if value is None or value == () or (unit == "s, unless 0" and not value):
+            continue
+        found[name] = value / 1000.0 if unit[:1] == "s" else str(value) if unit == "text" else value
     if record.finish_reason is not None:
         found[names.FINISH_REASONS] = (record.finish_reason,)
     if record.failure is not None:
