@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nat_dynamo_plugin.http.flow import Close, Enter, Failure, Flow, Layer, ReadBody, Send, Sleep
     from nat_dynamo_plugin.plan.serving import ServingPlan
     from nat_dynamo_plugin.question.hints import DynamoHints, PrefixHints, PrefixLevel
+    from nat_dynamo_plugin.question.org import current_org, org_digest, org_scope
     from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
     from nat_dynamo_plugin.service import Service, make_service
     from nat_dynamo_plugin.telemetry.exporters import add_exporter, set_exporters
@@ -27,6 +28,7 @@ _HOMES = {
     "http.flow": ("Close", "Enter", "Failure", "Flow", "Layer", "ReadBody", "Send", "Sleep"),
     "plan.serving": ("ServingPlan",),
     "question.hints": ("DynamoHints", "PrefixHints", "PrefixLevel"),
+    "question.org": ("current_org", "org_digest", "org_scope"),
     "question.scopes": ("DynamoPrefixContext",),
     "service": ("Service", "make_service"),
     "telemetry.exporters": ("add_exporter", "set_exporters"),
@@ -59,7 +61,10 @@ __all__ = [
     "Sleep",
     "Usage",
     "add_exporter",
+    "current_org",
     "make_service",
+    "org_digest",
+    "org_scope",
     "set_exporters",
 ]
 

@@ -22,6 +22,7 @@ from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.discreet_logs import guard_logs
 from nat_dynamo_plugin.guards import shared
+from nat_dynamo_plugin.http.banned import Banned
 from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.clients import HttpClients, client_pair
 from nat_dynamo_plugin.http.engines import Connection
@@ -32,11 +33,13 @@ from nat_dynamo_plugin.layers.answer import AnswerLayer
 from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
+from nat_dynamo_plugin.layers.prompt_version import PromptVersionLayer
 from nat_dynamo_plugin.layers.question import QuestionLayer
 from nat_dynamo_plugin.layers.record import RecordLayer
 from nat_dynamo_plugin.layers.recording import RecordingLayer, ReplayLayer
 from nat_dynamo_plugin.layers.redirect import RedirectLayer
 from nat_dynamo_plugin.layers.refusal import RefusalLayer
+from nat_dynamo_plugin.layers.trace import RequestIdLayer
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.plan.counters import CallCounters
 from nat_dynamo_plugin.plan.planner import Planner
@@ -66,6 +69,7 @@ class Service:
         admission: the gate's layer, if there is one.
         learning: what learns, if anything is `auto`.
         keys: the key's layer, if there is a key.
+        banned: headers that leave with no request.
     """
 
     base_url: str | None
@@ -77,6 +81,7 @@ class Service:
     admission: AdmissionLayer | None = None
     learning: LearningLayer | None = None
     keys: KeyLayer | None = field(default=None, repr=False)
+    banned: Banned | None = None
 
     @property
     def api_key(self) -> str | None:
@@ -97,7 +102,9 @@ class Service:
     @asynccontextmanager
     async def http_clients(self) -> AsyncIterator[HttpClients]:
         """A pair of HTTP clients on this service's layers, closed at the end of the block."""
-        async with client_pair(self.send, self.connection, self.base_url, self.headers, self.key_of) as made:
+        async with client_pair(
+            self.send, self.connection, self.base_url, self.headers, self.key_of, self.banned
+        ) as made:
             yield HttpClients(*made, self.base_url, self.model_name, self.api_key)
 
 
@@ -146,9 +153,9 @@ def make_service(
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     layers: Sequence[Layer | None] = (
+        *_observers(config),
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
-        PayloadHeadersLayer(),
-        *(layer.make() for layer in config.layers),
+        *_labels(config),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
         replay,
         QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
@@ -163,6 +170,7 @@ def make_service(
         guards.concurrency(config, origin),
         guards.breaker(config, origin),
         RedirectLayer() if config.connection.follow_redirects else None,
+        None if config.trace is None else RequestIdLayer(),
         AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),
     )
     return Service(
@@ -175,7 +183,22 @@ def make_service(
         admission=admission,
         learning=learning,
         keys=keys,
+        banned=None if config.headers is None else config.headers.banned(),
     )
+
+
+def _observers(config: DynamoModelConfig) -> Sequence[Layer | None]:
+    """What sees the finished record, so above the record's layer."""
+    blocks = (config.log, config.trace)
+    return [None if block is None else block.layer() for block in blocks]
+
+
+def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
+    """What says for whom a call is and with which prompt, and what the user has put there."""
+    blocks = (config.headers, config.org)
+    layers: list[Layer | None] = [None if block is None else block.layer() for block in blocks]
+    prompts = PromptVersionLayer() if config.prompt_versions else None
+    return [PayloadHeadersLayer(), *layers, prompts, *(layer.make() for layer in config.layers)]
 
 
 def _connection(config: DynamoModelConfig) -> Connection:

@@ -34,4 +34,6 @@ class DynamoTransport(HttpxShell):
         if not isinstance(service, Service):
             service = make_service(service or DynamoModelConfig(model_name=ANY_MODEL))
         self.service = service
-        super().__init__(transport, service.send, http2=service.connection.http2, key=service.key_of)
+        super().__init__(
+            transport, service.send, http2=service.connection.http2, key=service.key_of, banned=service.banned
+        )

@@ -27,6 +27,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nat_dynamo_plugin.cli.formats import count, kinds, value
+from nat_dynamo_plugin.evaluators.prompt_versions import rows, together
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
 from nat_dynamo_plugin.nat.journal import JOURNAL, Entries, read
 from nat_dynamo_plugin.telemetry.record import STEP_NAME
@@ -288,10 +289,8 @@ def _counts(report: EvalReport) -> list[tuple[str, str]]:
             f"{_tokens(figures, 'prompt_tokens')} prompt ({_tokens(figures, 'cached_tokens')} cached), "
             f"{_tokens(figures, 'completion_tokens')} completion",
         ),
-        (
-            "wall time",
-            "not known" if wall is None else f"{wall:,.2f} s, {_measured(report.runs)}",
-        ),
+        *rows(together(f.prompt_versions for f in figures)),
+        ("wall time", "not known" if wall is None else f"{wall:,.2f} s, {_measured(report.runs)}"),
     ]
 
 

@@ -17,13 +17,17 @@ from nat_dynamo_plugin.config.block import Discreet, Location
 from nat_dynamo_plugin.config.breaker import BreakerConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
+from nat_dynamo_plugin.config.headers import TRACED, HeadersConfig, refuse_bans_of
 from nat_dynamo_plugin.config.keys import Keys
 from nat_dynamo_plugin.config.layers import LayerConfig
 from nat_dynamo_plugin.config.limits import LimitsConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
+from nat_dynamo_plugin.config.log import LogConfig
 from nat_dynamo_plugin.config.names import Names
+from nat_dynamo_plugin.config.org import OrgConfig
 from nat_dynamo_plugin.config.record import RecordConfig
 from nat_dynamo_plugin.config.retry import RetryConfig
+from nat_dynamo_plugin.config.trace import TraceConfig
 from nat_dynamo_plugin.config.url import checked_url, server_of
 from nat_dynamo_plugin.config.values import Auto, File, LevelOrNumber, number
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
@@ -145,6 +149,17 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     deadlines: DeadlinesConfig = Field(
         default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."
     )
+    headers: HeadersConfig | None = Field(
+        default=None, description="Headers that are added, and headers that never leave or arrive (default: none)."
+    )
+    trace: TraceConfig | None = Field(default=None, description="Which trace calls are part of (default: none).")
+    log: LogConfig | None = Field(default=None, description="One line a call: `calls`, or a block (default: none).")
+    org: OrgConfig | None = Field(
+        default=None, description="Who tells which org a call is for; each has a KV cache of its own (default: none)."
+    )
+    prompt_versions: bool = Field(
+        default=False, description="Whether records and metrics tell versions of prompts apart (default false)."
+    )
     layers: list[LayerConfig] = Field(
         default_factory=list,
         description="Layers of your own between caller and server, outermost first: the name of an entry point in "
@@ -234,6 +249,8 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
                 f"question_deadline={self.deadlines.question!r} can not act without prefixes, for nothing tells "
                 "questions apart then; use call_timeout"
             )
+        if self.trace is not None and self.headers is not None:
+            refuse_bans_of(self.headers.ban, TRACED)
         if self.prefix_learned is not None and not (self.learns and self.hints_enabled):
             logger.warning(
                 "prefix_learned=%r is not used: nothing here is learned; set prefix_total_requests, prefix_osl or "

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from nat_dynamo_plugin.evaluators.prompt_versions import Counts, by_version
 from nat_dynamo_plugin.telemetry.record import ARRIVAL_STEP_NAME, RECORD_KEY, STEP_NAME, CallRecord
 
 MEASURED_ON_WORKFLOW = "workflow start to end"
@@ -137,6 +138,7 @@ class QuestionFigures:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_versions: Counts = field(default_factory=dict)
     started_at: float | None = None
     ended_at: float | None = None
     problems: list[str] = field(default_factory=list)
@@ -156,6 +158,7 @@ class QuestionFigures:
             prompt_tokens=_total(call.prompt_tokens for call in answered),
             cached_tokens=_total(call.cached_tokens for call in answered),
             completion_tokens=_total(call.completion_tokens for call in answered),
+            prompt_versions=by_version(question.calls),
             started_at=question.started_at,
             ended_at=question.ended_at,
             problems=list(question.problems),

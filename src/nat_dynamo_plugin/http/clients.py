@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from nat_dynamo_plugin.http.banned import Banned
 from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.engines import Connection, Engines
 from nat_dynamo_plugin.http.flow import Send
@@ -83,6 +84,7 @@ async def client_pair(
     base_url: str | None,
     headers: Mapping[str, str] | None = None,
     key: KeyOf | None = None,
+    banned: Banned | None = None,
 ) -> AsyncIterator[tuple[Any, Any, Any]]:
     """A sync and an async client whose calls go through `send`, and their timeouts; closed at the end of the block.
 
@@ -92,6 +94,7 @@ async def client_pair(
         base_url: where to, for the choice of a proxy.
         headers: sent with every request.
         key: puts a key into requests that do not go through `send`.
+        banned: headers that leave with no request.
 
     Raises:
         ValueError: for HTTP/2 without the package h2.
@@ -115,8 +118,8 @@ async def client_pair(
     engines = Engines(library, connection, base_url)
     # Redirects of calls are followed below (`layers.redirect`), where the call stays one; these are of other requests.
     arguments: dict[str, Any] = {"timeout": connection.timeout(library), "headers": headers, "follow_redirects": True}
-    sync = shell(engines.sync(), send, http2=connection.http2, key=key)
+    sync = shell(engines.sync(), send, http2=connection.http2, key=key, banned=banned)
     with library.Client(transport=sync, **arguments) as client:
-        asynchronous = shell(engines.asynchronous(), send, http2=connection.http2, key=key)
+        asynchronous = shell(engines.asynchronous(), send, http2=connection.http2, key=key, banned=banned)
         async with library.AsyncClient(transport=asynchronous, **arguments) as async_client:
             yield client, async_client, arguments["timeout"]

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from nat_dynamo_plugin.http.banned import Banned
 from nat_dynamo_plugin.http.call import Call, Reply, api_of
 from nat_dynamo_plugin.http.flow import Failure, Send, run, run_async
 from nat_dynamo_plugin.http.headers import Headers
@@ -31,24 +32,35 @@ class Shell:
         send: the layers; see `flow.chained`.
         http2: whether the transport may speak HTTP/2, which takes bytes only.
         key: puts a key into other requests.
+        banned: headers that leave with no request, those that pass untouched otherwise included.
     """
 
     library: ClassVar[Any]
     """httpx or httpx2."""
 
-    def __init__(self, transport: Any, send: Send, *, http2: bool = False, key: KeyOf | None = None) -> None:
+    def __init__(
+        self,
+        transport: Any,
+        send: Send,
+        *,
+        http2: bool = False,
+        key: KeyOf | None = None,
+        banned: Banned | None = None,
+    ) -> None:
         self._transport = transport
         self._send = send
         self._key = key
+        self._banned = banned
         self._http2 = http2
         self._request = self.library.Request
         self._headers = self.library.Headers
         self._parts = as_stream(Parts, self.library)
         self._passing = as_stream(Passing, self.library)
         errors = self.library.TransportError
-        self._sync = SyncIO(transport, self.request_of, errors) if hasattr(transport, "handle_request") else None
+        request_of = self.request_of if banned is None else self._allowed_request_of
+        self._sync = SyncIO(transport, request_of, errors) if hasattr(transport, "handle_request") else None
         has_async = hasattr(transport, "handle_async_request")
-        self._async = AsyncIO(transport, self.request_of, errors) if has_async else None
+        self._async = AsyncIO(transport, request_of, errors) if has_async else None
 
     def handle_request(self, request: Any) -> Any:
         """Send a request of a blocking client."""
@@ -56,7 +68,7 @@ class Shell:
             raise RuntimeError("This transport wraps an async transport; use it with an AsyncClient")
         call = self._call(request)
         if call is None:
-            return self._transport.handle_request(self._with_key(request))
+            return self._transport.handle_request(self._passed(request))
         try:
             reply = run(self._send(call), self._sync)
         except BaseException as error:
@@ -71,7 +83,7 @@ class Shell:
             raise RuntimeError("This transport wraps a sync transport; use it with a Client")
         call = self._call(request)
         if call is None:
-            return await self._transport.handle_async_request(self._with_key(request))
+            return await self._transport.handle_async_request(self._passed(request))
         try:
             reply = await run_async(self._send(call), self._async)
         except BaseException as error:
@@ -114,16 +126,28 @@ class Shell:
             request.extensions = _in_time(callers.extensions, call.left_s)
         return request
 
-    def _with_key(self, request: Any) -> Any:
-        """A request that is no call, with the key that it needs; the caller's own stays as it is."""
-        headers = request.headers
-        if self._key is None or (header := self._key(str(request.url), headers.get("authorization"))) is None:
+    def _allowed_request_of(self, call: Call) -> Any:
+        """What `request_of` makes, without what is banned."""
+        request = self.request_of(call)
+        assert self._banned is not None
+        request.headers = SentHeaders(self._banned.without(request.headers.raw), self._headers)
+        return request
+
+    def _passed(self, request: Any) -> Any:
+        """A request that is no call, with the key that it needs and without what is banned; the caller's own stays."""
+        raw = headers = request.headers.raw
+        key = self._key
+        if key is not None and (header := key(str(request.url), request.headers.get("authorization"))) is not None:
+            raw = [(name, value) for name, value in raw if name.lower() != b"authorization"]
+            raw.append((b"authorization", header))
+        if self._banned is not None:
+            raw = self._banned.without(raw)
+        if raw is headers:
             return request
-        raw = [(name, value) for name, value in headers.raw if name.lower() != b"authorization"]
         return self._request(
             request.method,
             request.url,
-            headers=[*raw, (b"authorization", header)],
+            headers=raw,
             stream=request.stream,
             extensions=request.extensions,
         )

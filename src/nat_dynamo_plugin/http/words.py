@@ -15,7 +15,7 @@ _ATTRIBUTE = "dynamo_words"
 
 
 def about(call: Call) -> str:
-    """Server, model, question, worker, attempts and time of a failed call, what went wrong, and what to do about it."""
+    """Of a failed call: server, model, question, worker, request id, attempts, time, what went wrong, what to do."""
     record = call.record
     kind = classify(record.status, record.error_type, record.error or "")
     model = record.model or record.request_model
@@ -24,6 +24,7 @@ def about(call: Call) -> str:
         *([f"model {model}"] if model else []),
         *([f"prefix {record.prefix_id}"] if record.prefix_id else []),
         *([f"worker {record.worker_id}"] if record.worker_id is not None else []),
+        *([f"request {record.request_ids[-1]}"] if record.request_ids else []),
         f"{record.attempts} attempt{'s' * (record.attempts != 1)} in {call.now_ms / 1000.0:.1f} s",
     ]
     advice = ADVICE.get(kind)

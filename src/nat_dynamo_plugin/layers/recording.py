@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from nat_dynamo_plugin.http.answer_fields import CHAT
-from nat_dynamo_plugin.http.call import Call, Reader
+from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.http.splice import spliced
-from nat_dynamo_plugin.http.sse import EventCutter
 from nat_dynamo_plugin.layers.answer import refused
+from nat_dynamo_plugin.layers.content import Tee
 from nat_dynamo_plugin.question.once import warn_once
 from nat_dynamo_plugin.recording.answer import of_events, of_whole
 from nat_dynamo_plugin.recording.conversations import Conversations, NotRecorded
@@ -50,7 +50,7 @@ class RecordingLayer:
         content = reply.content
         tee = None
         if reply.status < 300 and content is None and call.reader is not None:
-            call.reader = tee = _Tee(call.reader)
+            call.reader = tee = Tee(call.reader)
 
         def ended(record: CallRecord) -> None:
             if record.failed:
@@ -63,28 +63,6 @@ class RecordingLayer:
 
         call.on_end(ended)
         return reply
-
-
-class _Tee:
-    """Reads an answer as another reader does, and keeps its events."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._cutter = EventCutter()
-        self.events: list[bytes] = []
-        self.complete = reader.complete
-        self.problem = reader.problem
-
-    def feed(self, chunk: bytes, now_ms: float) -> None:
-        """Take the next bytes."""
-        self.events += [data for _, data in self._cutter.feed(chunk)]
-        self._reader.feed(chunk, now_ms)
-        self.complete = self._reader.complete
-
-    def finish(self, now_ms: float) -> None:
-        """Take the end."""
-        self._reader.finish(now_ms)
-        self.problem = self._reader.problem
 
 
 class ReplayLayer:

@@ -112,6 +112,7 @@ class ScopeHints:
     iat: PrefixLevel | int | None = None
     priority: int | None = None
     kind: str | None = None
+    prompt_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ class CallPrediction:
 _scope: Scoped[ScopeHints] = Scoped("dynamo_hints_scope")
 
 MAX_KIND_CHARS = 256
-"""Longest `kind` of a question."""
+"""Longest `kind` of a question, and longest name of a prompt."""
 
 I32_MIN, I32_MAX = -(2**31), 2**31 - 1
 U32_MAX = 2**32 - 1
@@ -182,6 +183,7 @@ class DynamoHints:
         iat: PrefixLevel | str | int | None = None,
         priority: int | None = None,
         kind: str | None = None,
+        prompt_version: str | None = None,
     ) -> Iterator[None]:
         """Set hints for the calls in this block; a hint left out keeps its value from the enclosing scope.
 
@@ -194,6 +196,7 @@ class DynamoHints:
             priority: i32, higher is served first by a frontend that queues (`--router-queue-threshold`).
             kind: what is known of the question before it is answered, for what is learned of its like (`auto` fields):
                 short texts joined by commas, the most telling first, e.g. `turns=3,tools=mail`. Use few different ones.
+            prompt_version: name of the prompt, in place of the hash that `prompt_versions: true` takes of it.
 
         Raises:
             ValueError: for a value out of range or of another type, naming it.
@@ -207,10 +210,11 @@ class DynamoHints:
             given["iat"] = parse_level_or_number("iat", iat)
         if priority is not None:
             given["priority"] = _whole("priority", priority, I32_MIN, I32_MAX, f"from {I32_MIN} to {I32_MAX}")
-        if kind is not None:
-            if not isinstance(kind, str) or not 1 <= len(kind) <= MAX_KIND_CHARS:
-                raise ValueError(f"kind={kind!r} is not allowed: use a text of 1 to {MAX_KIND_CHARS} characters")
-            given["kind"] = kind
+        for name, text in (("kind", kind), ("prompt_version", prompt_version)):
+            if text is not None:
+                if not isinstance(text, str) or not 1 <= len(text) <= MAX_KIND_CHARS:
+                    raise ValueError(f"{name}={text!r} is not allowed: use a text of 1 to {MAX_KIND_CHARS} characters")
+                given[name] = text
         outer = DynamoHints.current() or ScopeHints()
         entry, token = _scope.enter(replace(outer, **given))
         try:

@@ -23,6 +23,39 @@ TOKEN_TYPE = "gen_ai.token.type"
 ERROR_TYPE = "error.type"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+
+SPAN = (
+    ("request_model", REQUEST_MODEL, ""),
+    ("model", RESPONSE_MODEL, ""),
+    ("session_id", "gen_ai.conversation.id", ""),
+    ("streamed", "gen_ai.request.stream", ""),
+    ("client_ttft_ms", "gen_ai.response.time_to_first_chunk", "s"),
+    ("prompt_tokens", "gen_ai.usage.input_tokens", ""),
+    ("completion_tokens", "gen_ai.usage.output_tokens", ""),
+    ("cached_tokens", "gen_ai.usage.cache_read.input_tokens", ""),
+    ("status", "http.response.status_code", ""),
+    ("prefix_id", "nat_dynamo.prefix_id", ""),
+    ("call_index", "nat_dynamo.call_index", ""),
+    ("function_path", "nat_dynamo.function_path", ""),
+    ("worker_id", "nat_dynamo.worker_id", "text"),
+    ("kv_hit_rate", "nat_dynamo.kv_hit_rate", ""),
+    ("queue_depth", "nat_dynamo.queue_depth", ""),
+    ("attempts", "nat_dynamo.attempts", ""),
+    ("gate_wait_ms", "nat_dynamo.gate_wait", "s"),
+    ("retry_wait_ms", "nat_dynamo.retry_wait", "s, unless 0"),
+    ("slot_wait_ms", "nat_dynamo.slot_wait", "s, unless 0"),
+    ("outage_wait_ms", "nat_dynamo.outage_wait", "s, unless 0"),
+    ("server_ttft_ms", "nat_dynamo.server_ttft", "s"),
+    ("request_ids", "nat_dynamo.request_ids", ""),
+    ("org", "nat_dynamo.org", ""),
+    ("prompt_version", "nat_dynamo.prompt_version", ""),
+)
+"""A span's attributes: the field of `CallRecord`, the name, and `s` for what the field has in ms or
+`text` for a number of 64 bits, of which OpenTelemetry takes 63. Names that are not
+the conventions' have our own prefix, as they ask."""
 
 OPERATIONS = {"chat_completions": "chat", "responses": "chat", "completions": "text_completion"}
 """The operation of each API of ours; `chat` for any other."""

@@ -71,12 +71,12 @@ def _attributes(record: CallRecord) -> Attributes:
     if record.failure is not None:
         attributes[names.ERROR_TYPE] = record.failure
     if record.origin is not None:
-        attributes.update(_server(record.origin))
+        attributes.update(server_attributes(record.origin))
     return attributes
 
 
 @lru_cache(maxsize=256)
-def _server(origin: str) -> tuple[tuple[str, str | int], ...]:
+def server_attributes(origin: str) -> tuple[tuple[str, str | int], ...]:
     """Address and port of an origin; nothing of what is none."""
     try:
         url = urlsplit(origin)

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from nat_dynamo_plugin.telemetry.gauges import Gauge, read_gauges
+from nat_dynamo_plugin.telemetry.prompt_counts import PromptCounts
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -88,7 +89,8 @@ class _Model:
 
 
 class PrometheusExporter(Collector):
-    """Counts calls, errors, attempts and tokens and observes latencies, labelled by the model that was asked for.
+    """Counts calls, errors, attempts and tokens and observes latencies, labelled by the model that was asked for, and
+    calls and prompt tokens by version of the prompt where there is one.
 
     A call costs an append: records are added up a batch at a time, and turned into metrics when somebody scrapes.
     Metric objects to update on each call would cost 10 µs. Prefix and session ids are no labels: each would be a time
@@ -104,6 +106,7 @@ class PrometheusExporter(Collector):
     ) -> None:
         self._gauges = gauges
         self._models: dict[str, _Model] = {}
+        self._prompts = PromptCounts()
         self._lock = threading.Lock()
         self._pending: deque[CallRecord] = deque()
         registry.register(self)
@@ -135,6 +138,7 @@ class PrometheusExporter(Collector):
             if model is None:
                 model = self._models[name] = _Model()
             model.add(record)
+            self._prompts.add(name, record)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand, for a scrape."""
@@ -153,7 +157,8 @@ class PrometheusExporter(Collector):
                     counter.add_metric((name,), model.sums[key])
                 for key, latency in model.latencies:
                     latencies[key].add_metric((name,), latency.buckets(), latency.total_s)
-        yield from (calls, errors, *sums.values(), *latencies.values())
+            prompts = tuple(self._prompts.metrics())
+        yield from (calls, errors, *sums.values(), *latencies.values(), *prompts)
         yield from self._gauge_metrics()
 
     def _gauge_metrics(self) -> Iterator[Metric]:

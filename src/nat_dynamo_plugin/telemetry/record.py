@@ -44,6 +44,11 @@ class CallRecord:
         calls_to_come: calls of this session that were expected after this one when it was made.
         hints: the body's `nvext.agent_hints` as they were sent; empty if none were.
         wire: names of the dialects that said it.
+        org: what stands for the org that the call is for, if `org` is configured; never its name.
+        prompt_version: hash of the prompt's stable part, or its name by scope, if `prompt_versions` is on.
+        trace_id: the trace that the call is part of, 32 hexadecimal digits, if `trace` is on.
+        span_id: the call's own span in it, 16 hexadecimal digits.
+        request_ids: `x-request-id` of each attempt, in order, if `trace` is on.
 
     What was asked, and of whom (we say it):
         api: `chat_completions`, `completions` or `responses`.
@@ -99,6 +104,11 @@ class CallRecord:
     calls_to_come: float | None = None
     hints: dict[str, Any] = field(default_factory=dict)
     wire: tuple[str, ...] = ()
+    org: str | None = None
+    prompt_version: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    request_ids: tuple[str, ...] = ()
     api: str = ""
     streamed: bool = False
     request_model: str | None = None

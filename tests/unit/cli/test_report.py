@@ -64,6 +64,14 @@ def printed(directory: Path, width: int = 80) -> str:
     return out.getvalue()
 
 
+def test_prompts_by_version_if_calls_have_one(finished: Path) -> None:
+    assert "prompt v1" not in printed(finished)
+    one = {"v1": {"calls": 2, "failed": 0, "prompt_tokens": 80, "cached_tokens": 60}}
+    write_evaluator(finished, "reuse", 0.5, [figures(prompt_versions=one), figures(prompt_versions=one)], unit="share")
+    [line] = [line for line in printed(finished, 120).splitlines() if "prompt v1" in line]
+    assert "4 calls (0 failed), 75.0 % of 160 prompt tokens cached" in line
+
+
 def test_rows_counts_and_files(finished: Path) -> None:
     text = printed(finished)
     assert "2 questions" in text

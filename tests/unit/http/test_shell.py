@@ -14,6 +14,7 @@ import httpx
 import httpx2
 import pytest
 
+from nat_dynamo_plugin.http.banned import Banned
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import Close, Enter, Failure, Flow, Layer, ReadBody, Send, Sleep, chained
 from nat_dynamo_plugin.http.httpx2_shell import Httpx2Shell
@@ -520,3 +521,36 @@ def test_other_requests_pass_untouched(way: Way) -> None:
 def test_a_header_that_could_not_travel_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="can not travel"):
         Reply.made(200, b"", {}).headers.set("x-a", value)
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "models"])
+def test_what_is_banned_leaves_with_no_request(library: ModuleType, path: str) -> None:
+    seen: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        seen.append(request)
+        return library.Response(200, json={})
+
+    async def handle_async(request: Any) -> Any:
+        return handler(request)
+
+    banned, key = Banned(["User-Agent", "x-team", "x-s-*"]), lambda url, given: b"Bearer k"
+    url, headers = f"http://127.0.0.1:1/v1/{path}", {"X-Team": "t", "x-s-lang": "py", "x-kept": "k"}
+    shell = SHELLS[library.__name__]
+    for _ in range(2):
+        transport = shell(library.MockTransport(handler), chained([]), key=key, banned=banned)
+        with library.Client(transport=transport) as client:
+            sent = client.build_request("POST", url, json={"a": 1}, headers=headers)
+            assert client.send(sent).json() == {} and sent.headers["x-team"] == "t"  # the caller's own stays as it is
+
+    async def post() -> None:
+        transport = shell(library.MockTransport(handle_async), chained([]), key=key, banned=banned)
+        async with library.AsyncClient(transport=transport) as client:
+            await client.post(url, json={"a": 1}, headers=headers)
+
+    asyncio.run(post())
+    assert len(seen) == 3
+    for request in seen:
+        names = {name.decode().lower() for name, _ in request.headers.raw}
+        assert {"host", "content-length", "x-kept"} <= names and not {"user-agent", "x-team", "x-s-lang"} & names
+        assert request.headers.get("authorization") == (None if path == "chat/completions" else "Bearer k")

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from nat_dynamo_plugin.telemetry.gauges import Gauge
 from nat_dynamo_plugin.telemetry.prometheus import BATCH, PrometheusExporter
+from nat_dynamo_plugin.telemetry.prompt_counts import MAX_VERSIONS, OTHER
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 
@@ -99,3 +100,31 @@ def test_a_name_that_is_taken_is_an_error() -> None:
     PrometheusExporter(registry)
     with pytest.raises(ValueError, match="nat_dynamo_calls"):
         PrometheusExporter(registry)
+
+
+def test_prompts_are_told_apart_and_not_without_end(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    exporter(CallRecord(request_model="m", status=200, prompt_tokens=7))
+    assert "prompt_version" not in generate_latest(registry).decode()
+    for number in (*range(MAX_VERSIONS + 2), 0):
+        version, error = f"v{number}", "gone" if number == 0 else None
+        exporter(
+            CallRecord(
+                request_model="m", status=200, prompt_version=version, prompt_tokens=10, cached_tokens=4, error=error
+            )
+        )
+
+    def value(name: str, version: str) -> float | None:
+        return registry.get_sample_value(name, {"model": "m", "prompt_version": version})
+
+    assert value("nat_dynamo_prompt_calls_total", "v0") == value("nat_dynamo_prompt_errors_total", "v0") == 2
+    assert value("nat_dynamo_prompt_calls_total", "v1") == 1 and value("nat_dynamo_prompt_errors_total", "v1") == 0
+    assert value("nat_dynamo_prompt_calls_total", OTHER) == 2
+    assert value("nat_dynamo_prompt_version_prompt_tokens_total", OTHER) == 20
+    assert value("nat_dynamo_prompt_version_cached_tokens_total", "v0") == 8
+    assert value("nat_dynamo_prompt_calls_total", f"v{MAX_VERSIONS}") is None
+    assert value("nat_dynamo_prompt_calls_total", f"v{MAX_VERSIONS - 1}") == 1
+    exporter(CallRecord(request_model="n", status=200, prompt_version=f"v{MAX_VERSIONS}"))
+    assert registry.get_sample_value(
+        "nat_dynamo_prompt_calls_total", {"model": "n", "prompt_version": f"v{MAX_VERSIONS}"}
+    )
