@@ -13,6 +13,7 @@ from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
+from nat_dynamo_plugin.config.cost import cost_layers
 from nat_dynamo_plugin.config.keys import sources_of
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.dialects import load_dialects
@@ -145,8 +146,10 @@ def make_service(
     admission = _admission(config, origin, template)
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
+    cost, attempt_cost = cost_layers(config.cost, origin)
     layers: Sequence[Layer | None] = (
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
+        cost,
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
@@ -157,6 +160,7 @@ def make_service(
         admission,
         shared(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         guards.retry(config, origin),
+        attempt_cost,
         keys,
         guards.concurrency(config, origin),
         guards.breaker(config, origin),

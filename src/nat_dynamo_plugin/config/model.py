@@ -16,6 +16,7 @@ from nat_dynamo_plugin.config.admission import AdmissionConfig
 from nat_dynamo_plugin.config.block import Discreet, Location
 from nat_dynamo_plugin.config.breaker import BreakerConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
+from nat_dynamo_plugin.config.cost import CostConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
 from nat_dynamo_plugin.config.keys import Keys
 from nat_dynamo_plugin.config.layers import LayerConfig
@@ -140,6 +141,9 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     deadlines: DeadlinesConfig = Field(
         default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."
+    )
+    cost: CostConfig | None = Field(
+        default=None, description="What calls cost, as prices or as the price of an hour of your GPUs (default: off)."
     )
     layers: list[LayerConfig] = Field(
         default_factory=list,
