@@ -16,8 +16,9 @@ from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
 from nat_dynamo_plugin.config.cost import cost_layers
 from nat_dynamo_plugin.config.keys import sources_of
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.dialects import load_dialects
+from nat_dynamo_plugin.dialects import DEFAULT_WIRE, load_dialects
 from nat_dynamo_plugin.dialects.dialect import Dialect
+from nat_dynamo_plugin.dialects.origins import dialects_for
 from nat_dynamo_plugin.dialects.said import Said
 from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
@@ -225,7 +226,9 @@ def _speaking(
     learning: LearningLayer | None,
     admission: AdmissionLayer | None,
 ) -> tuple[Speaker, Planner[Said] | None]:
-    dialects: tuple[Dialect, ...] = load_dialects(config.prefix_wire)
+    chosen = "prefix_wire" in config.model_fields_set
+    names = dialects_for(config.prefix_wire, origin, DEFAULT_WIRE, is_dynamo=config.local is not None, chosen=chosen)
+    dialects: tuple[Dialect, ...] = load_dialects(names, config.prompt_cache.options(config.model_name))
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None

@@ -82,7 +82,7 @@ class GenaiPricesConfig(Discreet):
 
 
 class CostConfig(Block):
-    """What calls cost: the provider's own figure, else `prices`, else `genai_prices`, else `gpu_hour_usd`, else none."""
+    """What calls cost: the provider's figure, else `prices`, else `genai_prices`, else `gpu_hour_usd`, else none."""
 
     NAME: ClassVar = "cost"
 

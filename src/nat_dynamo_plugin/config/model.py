@@ -22,6 +22,7 @@ from nat_dynamo_plugin.config.keys import Keys
 from nat_dynamo_plugin.config.layers import LayerConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.names import Names
+from nat_dynamo_plugin.config.prompt_cache import PromptCacheConfig
 from nat_dynamo_plugin.config.record import RecordConfig
 from nat_dynamo_plugin.config.retry import RetryConfig
 from nat_dynamo_plugin.config.url import checked_url, server_of
@@ -97,8 +98,10 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     prefix_wire: list[str] = Field(
         default_factory=lambda: list(DEFAULT_WIRE),
         description="How plans are said to the server, in order: dynamo (session headers and agent hints), "
-        "prefix_headers (x-prefix-*), annotations (for prefix-aware processors), or an installed dialect (default "
-        "dynamo, prefix_headers).",
+        "prefix_headers (x-prefix-*), annotations (for prefix-aware processors), another provider (openai, azure, "
+        "anthropic, bedrock, fireworks, xai, deepseek, gemini, openrouter), an installed dialect, or auto, which goes "
+        "by the server's address and says headers alone to an unknown one (default dynamo, prefix_headers; a provider "
+        "hears its own).",
     )
     max_sensitivity: Annotated[int, number(most=I32_MAX)] = Field(
         default=1000,
@@ -144,6 +147,9 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     cost: CostConfig | None = Field(
         default=None, description="What calls cost, as prices or as the price of an hour of your GPUs (default: off)."
+    )
+    prompt_cache: PromptCacheConfig = Field(
+        default_factory=PromptCacheConfig, description="What other providers' prompt caches are told."
     )
     layers: list[LayerConfig] = Field(
         default_factory=list,
@@ -200,6 +206,11 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
         if value is not None:
             check_template(value)
         return value
+
+    @field_validator("prefix_wire", mode="before")
+    @classmethod
+    def _one_dialect(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("prefix_wire")
     @classmethod

@@ -44,7 +44,7 @@ class Pricing:
         self._table_model = table_model
 
     def of(self, record: CallRecord, *, quiet: bool = False) -> Cost | None:
-        """What the tokens in this record cost; `None` if nobody knows, which is said once for a model unless `quiet`."""
+        """What the tokens in this record cost; `None` if nobody knows, which is logged once unless `quiet`."""
         if record.reported_usd is not None:
             return record.reported_usd, PROVIDER
         asked, answered = record.request_model or "", record.model or ""

@@ -107,8 +107,8 @@ def _equals(clause: Any) -> list[str]:
     alternatives = getattr(clause, "or_", None)
     if alternatives is not None:
         return [name for one in alternatives for name in _equals(one)]
-    found = getattr(clause, "equals", None) or getattr(clause, "starts_with", None)
-    return [found.lower()] if isinstance(found, str) else []
+    found = [getattr(clause, kind, None) for kind in ("equals", "starts_with", "contains")]
+    return [name.lower() for name in found if isinstance(name, str)]
 
 
 def _cache(split: Split) -> dict[str, int]:

@@ -44,9 +44,11 @@ class QuestionLayer:
             headers.extend(said.headers_beside(headers.names))
         if body.raw is None:
             return
-        if said.edit is not None and (changed := edited(body.raw, said.edit)) is not None:
-            body.raw = changed
-        if said.members and (result := spliced(body.raw, said.members, said.encoded)) is not None and result.adds:
+        raw = body.raw
+        if said.edit is not None and (changed := edited(raw, said.edit)) is not None and changed != raw:
+            raw = changed
+            body.parts = (raw,)  # not `raw`, so that a server that refuses it gets the caller's
+        if said.members and (result := spliced(raw, said.members, said.encoded)) is not None and result.adds:
             body.parts = result.parts
             nvext = result.sent.get("nvext")
             hints = nvext.get("agent_hints") if isinstance(nvext, dict) else None
