@@ -25,6 +25,7 @@ class Anthropic(ProviderDialect):
     """`cache_control`: automatic, which the server puts on the last block that it can cache, or explicit marks."""
 
     name = "anthropic"
+    provider = "anthropic"
     needs_plan = False
 
     def say(self, plan: ServingPlan) -> Said:

@@ -9,3 +9,4 @@ class Azure(OpenAI):
     """OpenAI's fields."""
 
     name = "azure"
+    provider = "azure.ai.openai"

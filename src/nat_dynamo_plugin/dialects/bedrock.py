@@ -20,6 +20,7 @@ class Bedrock(ProviderDialect):
     """Marks for Claude and Nova, the only models that take them; others answer 400."""
 
     name = "bedrock"
+    provider = "aws.bedrock"
     needs_plan = False
 
     def say(self, plan: ServingPlan) -> Said:

@@ -15,6 +15,7 @@ class DeepSeek(ProviderDialect):
     """Says nothing."""
 
     name = "deepseek"
+    provider = "deepseek"
     needs_plan = False
 
     def say(self, plan: ServingPlan) -> Said:

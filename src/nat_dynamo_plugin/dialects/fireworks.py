@@ -13,6 +13,7 @@ class Fireworks(ProviderDialect):
     """`x-session-affinity`, and with an org `x-prompt-cache-isolation-key`, which dedicated deployments go by."""
 
     name = "fireworks"
+    provider = "fireworks"
     is_steady = False
 
     def say(self, plan: ServingPlan) -> Said:

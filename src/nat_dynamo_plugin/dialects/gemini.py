@@ -15,6 +15,7 @@ class Gemini(ProviderDialect):
     """Says nothing."""
 
     name = "gemini"
+    provider = "gcp.gemini"
     needs_plan = False
 
     def say(self, plan: ServingPlan) -> Said:

@@ -34,6 +34,7 @@ class OpenAI(ProviderDialect):
     """
 
     name = "openai"
+    provider = "openai"
     is_steady = False
 
     def say(self, plan: ServingPlan) -> Said:

@@ -15,6 +15,7 @@ class OpenRouter(ProviderDialect):
     """Says nothing."""
 
     name = "openrouter"
+    provider = "openrouter"
     needs_plan = False
 
     def say(self, plan: ServingPlan) -> Said:

@@ -19,6 +19,7 @@ class XAI(ProviderDialect):
     """`x-grok-conv-id`, which chat completions go by, and `prompt_cache_key`, by which responses go."""
 
     name = "xai"
+    provider = "x_ai"
     is_steady = False
 
     def say(self, plan: ServingPlan) -> Said:

@@ -117,6 +117,8 @@ class Shell:
     def _with_key(self, request: Any) -> Any:
         """A request that is no call, with the key that it needs; the caller's own stays as it is."""
         headers = request.headers
+        if "x-api-key" in headers or "api-key" in headers:
+            return request  # the client's own, of Anthropic or Azure
         if self._key is None or (header := self._key(str(request.url), headers.get("authorization"))) is None:
             return request
         raw = [(name, value) for name, value in headers.raw if name.lower() != b"authorization"]

@@ -24,10 +24,12 @@ class QuestionLayer:
         self._speaker = speaker
         self._planner = planner
         self._names = speaker.names
+        self._provider = speaker.provider
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Say what is to be said, and send."""
         call.record.wire = self._names
+        call.record.provider = self._provider
         if self._planner is None:
             said = self._speaker.say()
         else:
