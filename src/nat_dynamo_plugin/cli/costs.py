@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -43,20 +42,25 @@ def cost_lines(figures: Sequence[QuestionFigures], scores: Iterable[Path] = ()) 
             name = path.name.removesuffix("_output.json")
             each = usd(total / solved) if solved else "none was"
             lines.append(("per solved", f"{each} ({solved:,} of {len(figures):,} solved by {name})"))
-    for label, part in (
-        ("by function", _by(figures, lambda one: one.cost_by_function)),
-        ("by org", _by(figures, lambda one: one.cost_by_org)),
-    ):
-        if len(part) > 1 or (part and label == "by org"):
-            lines.append((label, ", ".join(f"{name} {usd(cost)}" for name, cost in part.most_common(MAX_NAMES))))
+    functions, orgs = _by(figures, lambda one: one.cost_by_function), _by(figures, lambda one: one.cost_by_org)
+    if len(functions) > 1:
+        lines.append(("by function", _dearest(functions)))
+    if orgs:
+        lines.append(("by org", _dearest(orgs)))
     return lines
 
 
-def _by(figures: Sequence[QuestionFigures], part: Callable[[QuestionFigures], dict[str, float]]) -> Counter[str]:
-    costs: Counter[str] = Counter()
+def _dearest(costs: dict[str, float]) -> str:
+    dearest = sorted(costs.items(), key=lambda one: -one[1])
+    more = f", {len(costs) - MAX_NAMES:,} more" if len(costs) > MAX_NAMES else ""
+    return ", ".join(f"{name} {usd(cost)}" for name, cost in dearest[:MAX_NAMES]) + more
+
+
+def _by(figures: Sequence[QuestionFigures], part: Callable[[QuestionFigures], dict[str, float]]) -> dict[str, float]:
+    costs: dict[str, float] = {}
     for figure in figures:
         for name, cost in part(figure).items():
-            costs[name] += cost  # type: ignore[assignment]  # a Counter of floats
+            costs[name] = costs.get(name, 0.0) + cost
     return costs
 
 
@@ -71,4 +75,4 @@ def _solved(path: Path) -> int | None:
         return None
     if is_ours or not scores or not all(score in (0, 1, True, False, None) for score in scores):
         return None
-    return sum(score == 1 for score in scores)
+    return sum(1 for score in scores if score == 1)
