@@ -137,10 +137,8 @@ def make_service(
     Raises:
         ValueError: for a file or a key that the config names and that is not what it should be, or not there.
     """
-    add_gauges(gate_gauges)
-    guard_logs()
     base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
-    remember_config([config, base_url])
+    _prepare(config, base_url)
     origin = origin_of(base_url or OPENAI_URL)
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
     learning = _learning(config)
@@ -179,6 +177,12 @@ def make_service(
         learning=learning,
         keys=keys,
     )
+
+
+def _prepare(config: DynamoModelConfig, base_url: str | None) -> None:
+    add_gauges(gate_gauges)
+    guard_logs()
+    remember_config([config, base_url])
 
 
 def _connection(config: DynamoModelConfig) -> Connection:
