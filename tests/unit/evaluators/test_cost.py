@@ -39,12 +39,17 @@ def scored(*questions: Any, config: Any = None) -> MetricOutput:
 
 
 def test_the_cost_of_a_question_is_that_of_all_its_calls() -> None:
-    failed = a_call(0.25, error="cut short")
-    output = scored(question("a", failed, a_call(0.5)), question("b", a_call(0.25)))
+    output = scored(question("a", a_call(0.5), a_call(0.25)), question("b", a_call(0.25)))
     assert [item.score for item in output.eval_output_items] == [0.75, 0.25]
     assert output.average_score == 0.5
     assert (output.metric.unit, output.metric.better) == ("USD", "lower")
     assert output.eval_output_items[0].reasoning["cost_by_function"] == {"flow > agent": 0.75}
+
+
+def test_a_failed_question_is_in_no_average() -> None:
+    output = scored(question("a", a_call(0.5), a_call(0.25, error="cut short")), question("b", a_call(0.25)))
+    assert [item.score for item in output.eval_output_items] == [None, 0.25]
+    assert output.average_score == 0.25
 
 
 def test_a_question_with_a_call_of_unknown_cost_has_none() -> None:
