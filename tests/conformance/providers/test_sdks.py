@@ -353,6 +353,39 @@ def test_anthropic_stays_within_four_marks_of_which_some_are_the_callers(stack: 
         assert "1h" not in json.dumps(body)  # a long one behind the caller's short ones is a 400
 
 
+def test_a_server_that_refuses_marks_gets_the_callers_own_body(stack: ExitStack) -> None:
+    def refuses(asked: Asked) -> tuple[int, str, bytes]:
+        return messages(asked) if not marks_in(asked.body) else answer_json({"error": {"message": "marks?"}}, 400)
+
+    server = stack.enter_context(serving(refuses))
+    made = DynamoModelConfig(
+        model_name="claude-sonnet-5",
+        base_url=server.url,
+        prefix_wire="anthropic",
+        prompt_cache={"marks": "explicit"},
+    )
+    http = stack.enter_context(httpx2.Client(transport=Httpx2Transport(httpx2.HTTPTransport(), made)))
+    client = anthropic.Anthropic(api_key="k", base_url=server.url, http_client=http, max_retries=0)
+    ask: Any = {"role": "user", "content": SYSTEM}
+    for _ in range(2):
+        answer = client.messages.create(model="claude-sonnet-5", max_tokens=9, messages=[ask])
+        assert answer.stop_reason == "tool_use"
+    assert [marks_in(asked.body) for asked in server.asked] == [1, 0, 0]  # and it is remembered
+
+
+def test_a_key_of_openais_is_not_sent_along_with_another_ones(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
+    server = stack.enter_context(serving(messages))
+    made = DynamoModelConfig(model_name="claude-sonnet-5", base_url=server.url, prefix_wire="anthropic")
+    http = stack.enter_context(httpx2.Client(transport=Httpx2Transport(httpx2.HTTPTransport(), made)))
+    body = {"model": "claude-sonnet-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        http.post(f"{server.url}{path}", json=body, headers={"x-api-key": "k"})
+    assert [asked.headers.get("authorization") for asked in server.asked] == [None, None]
+
+
 def test_bedrock(stack: ExitStack) -> None:
     secrets = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
     client = boto3.client("bedrock-runtime", **secrets)
