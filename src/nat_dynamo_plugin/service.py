@@ -13,10 +13,12 @@ from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
+from nat_dynamo_plugin.config.cost import cost_layers
 from nat_dynamo_plugin.config.keys import sources_of
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.dialects import load_dialects
+from nat_dynamo_plugin.dialects import DEFAULT_WIRE, load_dialects
 from nat_dynamo_plugin.dialects.dialect import Dialect
+from nat_dynamo_plugin.dialects.origins import dialects_for
 from nat_dynamo_plugin.dialects.said import Said
 from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
@@ -142,19 +144,19 @@ def make_service(
     Raises:
         ValueError: for a file or a key that the config names and that is not what it should be, or not there.
     """
-    add_gauges(gate_gauges)
-    guard_logs()
     base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
-    remember_config([config, base_url])
+    _prepare(config, base_url)
     origin = origin_of(base_url or OPENAI_URL)
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
     learning = _learning(config)
     admission = _admission(config, origin, template)
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
+    cost, attempt_cost = cost_layers(config.cost, origin)
     layers: Sequence[Layer | None] = (
         *_observers(config),
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
+        cost,
         *_labels(config),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
         replay,
@@ -164,6 +166,7 @@ def make_service(
         admission,
         shared(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         guards.retry(config, origin),
+        attempt_cost,
         keys,
         guards.limits(config, origin),
         guards.pacing(config, origin),
@@ -199,6 +202,12 @@ def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
     layers: list[Layer | None] = [None if block is None else block.layer() for block in blocks]
     prompts = PromptVersionLayer() if config.prompt_versions else None
     return [PayloadHeadersLayer(), *layers, prompts, *(layer.make() for layer in config.layers)]
+
+
+def _prepare(config: DynamoModelConfig, base_url: str | None) -> None:
+    add_gauges(gate_gauges)
+    guard_logs()
+    remember_config([config, base_url])
 
 
 def _connection(config: DynamoModelConfig) -> Connection:
@@ -246,7 +255,9 @@ def _speaking(
     learning: LearningLayer | None,
     admission: AdmissionLayer | None,
 ) -> tuple[Speaker, Planner[Said] | None]:
-    dialects: tuple[Dialect, ...] = load_dialects(config.prefix_wire)
+    chosen = "prefix_wire" in config.model_fields_set
+    names = dialects_for(config.prefix_wire, origin, DEFAULT_WIRE, is_dynamo=config.local is not None, chosen=chosen)
+    dialects: tuple[Dialect, ...] = load_dialects(names, config.prompt_cache.options(config.model_name))
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None

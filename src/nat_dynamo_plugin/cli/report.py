@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nat_dynamo_plugin.cli.costs import cost_lines
 from nat_dynamo_plugin.cli.formats import count, kinds, value
 from nat_dynamo_plugin.evaluators.prompt_versions import rows, together
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
@@ -290,6 +291,7 @@ def _counts(report: EvalReport) -> list[tuple[str, str]]:
             f"{_tokens(figures, 'completion_tokens')} completion",
         ),
         *rows(together(f.prompt_versions for f in figures)),
+        *cost_lines(figures, [row.file for row in report.metrics]),
         ("wall time", "not known" if wall is None else f"{wall:,.2f} s, {_measured(report.runs)}"),
     ]
 

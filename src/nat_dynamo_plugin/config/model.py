@@ -16,6 +16,7 @@ from nat_dynamo_plugin.config.admission import AdmissionConfig
 from nat_dynamo_plugin.config.block import Discreet, Location
 from nat_dynamo_plugin.config.breaker import BreakerConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
+from nat_dynamo_plugin.config.cost import CostConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
 from nat_dynamo_plugin.config.headers import TRACED, HeadersConfig, refuse_bans_of
 from nat_dynamo_plugin.config.keys import Keys
@@ -25,6 +26,7 @@ from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.log import LogConfig
 from nat_dynamo_plugin.config.names import Names
 from nat_dynamo_plugin.config.org import OrgConfig
+from nat_dynamo_plugin.config.prompt_cache import PromptCacheConfig
 from nat_dynamo_plugin.config.record import RecordConfig
 from nat_dynamo_plugin.config.retry import RetryConfig
 from nat_dynamo_plugin.config.trace import TraceConfig
@@ -101,8 +103,10 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     prefix_wire: list[str] = Field(
         default_factory=lambda: list(DEFAULT_WIRE),
         description="How plans are said to the server, in order: dynamo (session headers and agent hints), "
-        "prefix_headers (x-prefix-*), annotations (for prefix-aware processors), or an installed dialect (default "
-        "dynamo, prefix_headers).",
+        "prefix_headers (x-prefix-*), annotations (for prefix-aware processors), another provider (openai, azure, "
+        "anthropic, bedrock, fireworks, xai, deepseek, gemini, openrouter), an installed dialect, or auto, which goes "
+        "by the server's address and says headers alone to an unknown one (default dynamo, prefix_headers; a provider "
+        "hears its own).",
     )
     max_sensitivity: Annotated[int, number(most=I32_MAX)] = Field(
         default=1000,
@@ -160,6 +164,12 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     prompt_versions: bool = Field(
         default=False, description="Whether records and metrics tell versions of prompts apart (default false)."
     )
+    cost: CostConfig | None = Field(
+        default=None, description="What calls cost, as prices or as the price of an hour of your GPUs (default: off)."
+    )
+    prompt_cache: PromptCacheConfig = Field(
+        default_factory=PromptCacheConfig, description="What other providers' prompt caches are told."
+    )
     layers: list[LayerConfig] = Field(
         default_factory=list,
         description="Layers of your own between caller and server, outermost first: the name of an entry point in "
@@ -215,6 +225,11 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
         if value is not None:
             check_template(value)
         return value
+
+    @field_validator("prefix_wire", mode="before")
+    @classmethod
+    def _one_dialect(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("prefix_wire")
     @classmethod

@@ -16,6 +16,7 @@ class Dialect(ABC):
 
     Attributes:
         name: as in `prefix_wire`.
+        provider: whose servers speak it, in the words of OpenTelemetry's `gen_ai.provider.name`; `None` for Dynamo's.
         needs_plan: whether it speaks of the plan. One that does not is also used where prefixes are turned off, and is
             given `plan.serving.NO_PLAN` there.
         is_steady: whether one plan is always said in the same words, so that they may be said again from memory.
@@ -23,6 +24,7 @@ class Dialect(ABC):
     """
 
     name: str
+    provider: str | None = None
     needs_plan: bool = True
     is_steady: bool = True
     fails_open: bool = True

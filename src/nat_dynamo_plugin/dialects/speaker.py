@@ -46,6 +46,11 @@ class Speaker:
         """The dialects' names."""
         return tuple(dialect.name for dialect in self.dialects)
 
+    @property
+    def provider(self) -> str | None:
+        """Whose server is spoken to, in the words of `CallRecord.provider`; `None` for a Dynamo."""
+        return next((d.provider for d in self.dialects if d.provider is not None), None)
+
     def without_plan(self) -> Speaker | None:
         """The voice where prefixes are turned off: the dialects that need no plan, if there are any."""
         dialects = [dialect for dialect in self.dialects if not dialect.needs_plan]
@@ -130,6 +135,7 @@ class _Foreign(Dialect):
         self._read_usage = getattr(thing, "read_usage", super().read_usage)
         self.needs_plan = bool(getattr(thing, "needs_plan", True))
         self.is_steady = bool(getattr(thing, "is_steady", True))
+        self.provider = getattr(thing, "provider", None)
 
     def say(self, plan: ServingPlan) -> Said:
         return self._say(plan)

@@ -44,7 +44,7 @@ class Metric(ABC):
     """One figure about how a question was served."""
 
     unit: ClassVar[str]
-    """`share` (0 to 1), `ms` or `s`."""
+    """`share` (0 to 1), `ms`, `s` or `USD`."""
 
     better: ClassVar[Literal["higher", "lower"]]
     """Direction of improvement: `maximize` or `minimize` in the optimizer's `eval_metrics`."""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -125,7 +125,8 @@ class Question:
 class QuestionFigures:
     """The countable facts of one question: what every evaluator reports and what the summary adds up.
 
-    Token sums cover the calls that say; `None` means that no call said. `workers` maps a worker id to the
+    Token sums cover the calls that say; `None` means that no call said. Costs are in USD, those of failed calls
+    included; `unpriced_calls` were answered and have none. `workers` maps a worker id to the
     number of calls it answered, `failures` a kind of failure (`CallRecord.kind`) to the number of calls.
     """
 
@@ -139,6 +140,12 @@ class QuestionFigures:
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_versions: Counts = field(default_factory=dict)
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    unpriced_calls: int = 0
+    unpriced_attempts: int = 0
+    cost_by_function: dict[str, float] = field(default_factory=dict)
+    cost_by_org: dict[str, float] = field(default_factory=dict)
     started_at: float | None = None
     ended_at: float | None = None
     problems: list[str] = field(default_factory=list)
@@ -159,6 +166,12 @@ class QuestionFigures:
             cached_tokens=_total(call.cached_tokens for call in answered),
             completion_tokens=_total(call.completion_tokens for call in answered),
             prompt_versions=by_version(question.calls),
+            cost_usd=_total(call.cost_usd for call in question.calls),
+            saved_usd=_total(call.saved_usd for call in question.calls),
+            unpriced_calls=sum(call.cost_usd is None for call in answered),
+            unpriced_attempts=sum(call.unpriced_attempts for call in question.calls),
+            cost_by_function=by_function(question.calls),
+            cost_by_org=_costs((call.org, call) for call in question.calls if call.org is not None),
             started_at=question.started_at,
             ended_at=question.ended_at,
             problems=list(question.problems),
@@ -283,7 +296,23 @@ def _time(value: Any) -> float | None:
     return float(value)
 
 
-def _total(values: Iterable[int | None]) -> int | None:
+def by_function(calls: Iterable[CallRecord]) -> dict[str, float]:
+    """What the calls of each function cost, in USD; a function is named by its path, `-` where there is none."""
+    return _costs((" > ".join(call.function_path) or "-", call) for call in calls)
+
+
+def _costs(calls: Iterable[tuple[str, CallRecord]]) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    for name, call in calls:
+        if call.cost_usd is not None:
+            costs[name] = costs.get(name, 0.0) + call.cost_usd
+    return dict(sorted(costs.items()))
+
+
+_N = TypeVar("_N", int, float)
+
+
+def _total(values: Iterable[_N | None]) -> _N | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 

@@ -12,6 +12,7 @@ from nat.cli.register_workflow import register_evaluator
 from nat.data_models.evaluator import EvalInput
 
 from nat_dynamo_plugin.evaluators.answered import EVALUATION, AnsweredConfig, evaluate_answered
+from nat_dynamo_plugin.evaluators.cost import CostConfig
 from nat_dynamo_plugin.evaluators.kv_reuse import KvReuseConfig
 from nat_dynamo_plugin.evaluators.metric import DynamoMetricConfig
 from nat_dynamo_plugin.evaluators.question_latency import QuestionLatencyConfig
@@ -19,6 +20,7 @@ from nat_dynamo_plugin.evaluators.ttft import TtftConfig
 from nat_dynamo_plugin.evaluators.worker_stickiness import WorkerStickinessConfig
 
 METRICS: tuple[type[DynamoMetricConfig], ...] = (
+    CostConfig,
     KvReuseConfig,
     QuestionLatencyConfig,
     TtftConfig,

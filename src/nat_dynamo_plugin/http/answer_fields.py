@@ -27,18 +27,31 @@ _NOTHING = frozenset((b"", b"null", b'""', b"[]", b"{}"))
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
+class _Lifetimes(msgspec.Struct):
+    ttl_30m_tokens: Count | None = None
+    ttl_12h_tokens: Count | None = None
+
+
 class _Details(msgspec.Struct):
     cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    cache_write_tokens_details: _Lifetimes | None = None
+
+
+class _AnswerDetails(msgspec.Struct):
+    reasoning_tokens: Count | None = None
 
 
 class _Usage(msgspec.Struct):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _AnswerDetails | None = None
     # The responses API has its own names.
     input_tokens: Count | None = None
     output_tokens: Count | None = None
     input_tokens_details: _Details | None = None
+    output_tokens_details: _AnswerDetails | None = None
 
 
 class _Worker(msgspec.Struct):
@@ -191,10 +204,7 @@ def take_plain(record: CallRecord, data: bytes) -> bool:
         record.model = answer.model
     usage = answer.usage
     if usage is not None:
-        record.prompt_tokens = usage.prompt_tokens
-        record.completion_tokens = usage.completion_tokens
-        if usage.prompt_tokens_details is not None:
-            record.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        _count_usage(record, usage)
     nvext = answer.nvext
     if nvext is not None:
         if nvext.worker_id is not None:
@@ -220,16 +230,34 @@ def take(record: CallRecord, answer: Answer, read_usage: Sequence[ReadUsage] = (
 
 
 def _count_usage(record: CallRecord, usage: _Usage) -> None:
-    for prompt, completion, details in (
-        (usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details),
-        (usage.input_tokens, usage.output_tokens, usage.input_tokens_details),
+    for prompt, completion, details, answer in (
+        (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.prompt_tokens_details,
+            usage.completion_tokens_details,
+        ),
+        (usage.input_tokens, usage.output_tokens, usage.input_tokens_details, usage.output_tokens_details),
     ):
         if prompt is not None:
             record.prompt_tokens = prompt
         if completion is not None:
             record.completion_tokens = completion
-        if details is not None and details.cached_tokens is not None:
-            record.cached_tokens = details.cached_tokens
+        if details is not None:
+            _count_cache(record, details)
+        if answer is not None and answer.reasoning_tokens is not None:
+            record.reasoning_tokens = answer.reasoning_tokens
+
+
+def _count_cache(record: CallRecord, details: _Details) -> None:
+    if details.cached_tokens is not None:
+        record.cached_tokens = details.cached_tokens
+    if details.cache_write_tokens is not None:
+        record.cache_write_tokens = details.cache_write_tokens
+    lifetimes = details.cache_write_tokens_details
+    if lifetimes is not None:
+        by_ttl = {"30m": lifetimes.ttl_30m_tokens, "12h": lifetimes.ttl_12h_tokens}
+        record.cache_writes = {ttl: tokens for ttl, tokens in by_ttl.items() if tokens}
 
 
 def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadUsage]) -> None:
@@ -246,13 +274,18 @@ def _take_usage(record: CallRecord, raw: msgspec.Raw, read_usage: Sequence[ReadU
         except Exception:
             own = None  # an answer is what it may be, and telemetry must not fail a call
         if own is not None:
-            _count(record, own)
+            take_usage(record, own)
 
 
-def _count(record: CallRecord, usage: Usage) -> None:
+def take_usage(record: CallRecord, usage: Usage) -> None:
+    """Put what a dialect has read into the record; what it does not say stays."""
     for name in Usage._fields:
         value = getattr(usage, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        kind = float if name == "reported_usd" else int
+        if name == "cache_writes":
+            if value:
+                record.cache_writes = dict(value)
+        elif isinstance(value, int | kind) and not isinstance(value, bool) and value >= 0:
             setattr(record, name, value)
 
 

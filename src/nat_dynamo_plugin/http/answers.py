@@ -21,14 +21,14 @@ from nat_dynamo_plugin.http.answer_fields import (
     take_plain,
 )
 from nat_dynamo_plugin.http.encodings import decoder
+from nat_dynamo_plugin.http.messages import MESSAGES, MessageReader, MessageStreamReader
+from nat_dynamo_plugin.http.reader import MAX_UNARY_BYTES, Reader, UnaryReader
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES, EventCutter
 from nat_dynamo_plugin.secrets import redacted
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 __all__ = ["MAX_DECODED_BYTES", "MAX_EVENT_BYTES", "MAX_UNARY_BYTES", "Reader", "error_text", "reader_for"]
 
-MAX_UNARY_BYTES = 16 * 2**20
-"""Answers above this size (bytes) pass unread."""
 MAX_DECODED_BYTES = 64 * 2**20
 """Of a compressed answer no more than this (bytes, decompressed) is read."""
 
@@ -63,68 +63,21 @@ def reader_for(
         elif name == b"content-type":
             content_type = value
     record.streamed = status < 400 and content_type.lower().lstrip().startswith(b"text/event-stream")
-    reader = (_StreamReader if record.streamed else _UnaryReader)(record, read_usage)
+    unary, streamed = _READERS[record.api == MESSAGES]
+    reader = (streamed if record.streamed else unary)(record, read_usage)
     reader.mask = mask
     return _EncodedReader(reader, encoding.decode("latin-1")) if encoding else reader
 
 
-class Reader:
-    """Reads an answer into its record. This one knows nothing; the others refine it."""
+class _UnaryReader(UnaryReader):
+    """Reads one answer of OpenAI's APIs."""
 
-    __slots__ = ("_read_usage", "complete", "mask", "problem", "record")
+    __slots__ = ()
 
-    def __init__(self, record: CallRecord, read_usage: Sequence[ReadUsage] = ()) -> None:
-        self.record = record
-        self._read_usage = read_usage
-        self.mask: Callable[[str], str] = redacted
-        self.complete = False
-        """Whether the protocol's last event has passed: `[DONE]`, or the end of a response of the responses API. Of
-        an answer in one piece it is never known before the connection says so."""
-        self.problem: str | None = None
-        """After `finish`: why this is no whole answer, in the server's words where it has some; `None` if it is one,
-        or if it could not be read. Is also the record's `error`, if nobody said another one before."""
-
-    def feed(self, chunk: bytes, now_ms: float) -> None:
-        """Take the next bytes; `now_ms` is the time since the call began, in ms."""
-
-    def finish(self, now_ms: float) -> None:
-        """Take the end of the bytes. Call it once."""
-
-    def _fail(self, kind: str, problem: str) -> None:
-        self.problem = self.problem or self.mask(problem)
-        if self.record.error is None:
-            self.record.error = self.problem
-            self.record.error_type = kind
-
-
-class _UnaryReader(Reader):
-    """Reads one JSON answer when it is there."""
-
-    __slots__ = ("_chunks", "_size")
-
-    def __init__(self, record: CallRecord, read_usage: Sequence[ReadUsage]) -> None:
-        super().__init__(record, read_usage)
-        self._chunks: list[bytes] = []
-        self._size = 0
-
-    def feed(self, chunk: bytes, now_ms: float) -> None:
-        self._size += len(chunk)
-        if self._size <= MAX_UNARY_BYTES:
-            self._chunks.append(chunk)
-        else:
-            self._chunks.clear()
-
-    def finish(self, now_ms: float) -> None:
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        status = self.record.status or 0
-        if self._size > MAX_UNARY_BYTES or 300 <= status < 400:
+    def _read(self, body: bytes) -> None:
+        if not self._read_usage and take_plain(self.record, body):
             return
-        if status >= 400:
-            self._fail(str(status), error_text(body) or f"HTTP {status}, and no word why")
-        elif not self._read_usage and take_plain(self.record, body):
-            return
-        elif not body.strip():
+        if not body.strip():
             self._fail("unreadable", "the answer is empty")
         elif (answer := read_answer(body)) is None:
             self._fail("unreadable", f"the answer is no JSON object: {error_text(body)[:200]}")
@@ -283,6 +236,13 @@ class _StreamReader(Reader):
             if start >= 0:
                 self._head, self._tail = data[: start + 1], data[start + len(written) - 1 :]
                 self._lead, self._trail = b"data: " + self._head, self._tail + b"\n\n"
+
+
+_READERS: tuple[tuple[type[Reader], type[Reader]], ...] = (
+    (_UnaryReader, _StreamReader),
+    (MessageReader, MessageStreamReader),
+)
+"""For answers in one piece and streams: of OpenAI's APIs, and of Anthropic's."""
 
 
 class _EncodedReader(Reader):

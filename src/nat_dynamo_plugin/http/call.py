@@ -25,6 +25,7 @@ _APIS = (
     (b"/chat/completions", "chat_completions"),
     (b"/completions", "completions"),
     (b"/responses", "responses"),
+    (b"/v1/messages", "messages"),  # Anthropic's; OpenAI has other paths that end in /messages
 )
 _MAX_ERROR_CHARS = 500
 LEFT = "closed before the answer was complete"
@@ -105,7 +106,7 @@ class Call:
     Attributes:
         method: HTTP method.
         native: the HTTP library's own request. For the shell alone.
-        api: `chat_completions`, `completions` or `responses`.
+        api: `chat_completions`, `completions`, `responses` or `messages`.
         headers: as they will be sent.
         body: as it will be sent.
         record: what becomes known of the call.

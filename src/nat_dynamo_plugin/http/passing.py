@@ -14,6 +14,7 @@ import anyio
 from nat_dynamo_plugin.http.call import Call, Reader, Reply
 from nat_dynamo_plugin.http.io import pieces, pieces_async
 from nat_dynamo_plugin.http.lost import in_collector, keep, let_go, release
+from nat_dynamo_plugin.http.messages import MESSAGES
 from nat_dynamo_plugin.http.sse import MAX_EVENT_BYTES
 from nat_dynamo_plugin.http.words import about
 
@@ -217,4 +218,6 @@ def error_event(call: Call) -> bytes:
     """What is wrong with an answer, as a server-sent event of it; an empty line before it ends whatever was begun."""
     record = call.record
     error = {"message": f"{record.error} {about(call)}", "type": record.failure, "code": record.status}
+    if record.api == MESSAGES:
+        return b"\n\nevent: error\ndata: " + json.dumps({"type": "error", "error": error}).encode() + b"\n\n"
     return b"\n\ndata: " + json.dumps({"error": error}).encode() + b"\n\n"

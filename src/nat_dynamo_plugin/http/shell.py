@@ -136,7 +136,8 @@ class Shell:
     def _passed(self, request: Any) -> Any:
         """A request that is no call, with the key that it needs and without what is banned; the caller's own stays."""
         raw = headers = request.headers.raw
-        key = self._key
+        own = "x-api-key" in request.headers or "api-key" in request.headers  # the client's own, of Anthropic or Azure
+        key = None if own else self._key
         if key is not None and (header := key(str(request.url), request.headers.get("authorization"))) is not None:
             raw = [(name, value) for name, value in raw if name.lower() != b"authorization"]
             raw.append((b"authorization", header))

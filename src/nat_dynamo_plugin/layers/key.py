@@ -29,6 +29,8 @@ MAX_SESSIONS = 10_000
 """Sessions remembered that are not on the first key; of more the oldest go back to it."""
 PLACEHOLDER = "unused"
 """What clients are given for a key."""
+OTHER_KEYS = frozenset({b"x-api-key", b"api-key"})
+"""Headers in which clients of Anthropic and of Azure have their own key; a second one would be somebody else's."""
 _FILLED_IN = f"Bearer {PLACEHOLDER}".encode()
 """The header of a request that has no key of its own, unless it has none."""
 _PORTS = {"http": 80, "https": 443}
@@ -162,7 +164,7 @@ class KeyLayer:
         names = headers.names
         if b"authorization" in names and headers.raw[names.index(b"authorization")][1] != _FILLED_IN:
             return send(call)
-        if not self._is_ours(call.url):
+        if not self._is_ours(call.url) or not OTHER_KEYS.isdisjoint(names):
             return send(call)
         if self._fixed is not None:
             headers.put(b"authorization", self._fixed)

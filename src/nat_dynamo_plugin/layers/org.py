@@ -7,7 +7,7 @@ from nat.builder.context import ContextState
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.layers.answer import refused
-from nat_dynamo_plugin.question.org import current_org, org_digest
+from nat_dynamo_plugin.question.org import current_org, org_digest, org_scope
 
 SALT = b"x-tenant-id"
 """What keeps KV cache entries apart on Dynamo (1.6, `nvext.cache_salt` and this header)."""
@@ -41,7 +41,9 @@ class OrgLayer:
             # Beside a salt of the config's or the caller's, which alone would let two orgs share.
             salt = call.headers.get(SALT)
             call.headers.put(SALT, (digest if salt is None else f"{salt}.{digest}").encode("latin-1"))
-        elif self._required:
+            with org_scope(org):  # for those further in: limits, caches, cost
+                return (yield from send(call))
+        if self._required:
             text = "nobody says which org this call is for, and org.required is set: call inside org_scope(...)"
             return refused(call, 403, text, "org_unknown")
         return (yield from send(call))

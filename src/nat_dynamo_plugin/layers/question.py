@@ -24,10 +24,12 @@ class QuestionLayer:
         self._speaker = speaker
         self._planner = planner
         self._names = speaker.names
+        self._provider = speaker.provider
 
     def flow(self, call: Call, send: Send) -> Flow:
         """Say what is to be said, and send."""
         call.record.wire = self._names
+        call.record.provider = self._provider
         if self._planner is None:
             said = self._speaker.say()
         else:
@@ -44,9 +46,11 @@ class QuestionLayer:
             headers.extend(said.headers_beside(headers.names))
         if body.raw is None:
             return
-        if said.edit is not None and (changed := edited(body.raw, said.edit)) is not None:
-            body.raw = changed
-        if said.members and (result := spliced(body.raw, said.members, said.encoded)) is not None and result.adds:
+        raw = body.raw
+        if said.edit is not None and (changed := edited(raw, said.edit)) is not None and changed != raw:
+            raw = changed
+            body.parts = (raw,)  # not `raw`, so that a server that refuses it gets the caller's
+        if said.members and (result := spliced(raw, said.members, said.encoded)) is not None and result.adds:
             body.parts = result.parts
             nvext = result.sent.get("nvext")
             hints = nvext.get("agent_hints") if isinstance(nvext, dict) else None

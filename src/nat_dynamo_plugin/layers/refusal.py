@@ -61,7 +61,7 @@ class RefusalLayer:
         if bare.status < 400:
             if not self.refuses(call.origin):
                 logger.warning(
-                    "%s refuses Dynamo's body hints (%s); for %g minutes calls go on with headers only",
+                    "%s refuses what we put into bodies (%s); for %g minutes calls go on with headers only",
                     call.origin,
                     text,
                     REMEMBERED_S / 60,

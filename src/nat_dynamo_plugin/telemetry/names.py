@@ -71,9 +71,9 @@ class Metric(NamedTuple):
     """One metric.
 
     Attributes:
-        field: the field of `CallRecord` that is its value, in ms or tokens; not recorded where that is `None`.
+        field: the field of `CallRecord` that is its value, in ms, tokens or USD; not recorded where that is `None`.
         name: its name.
-        unit: `s` or `{token}`.
+        unit: `s`, `{token}` or `{USD}`.
         boundaries: upper bounds of a histogram's buckets, in `unit`; empty for a counter.
         token_type: the value of `TOKEN_TYPE`, where one metric counts several kinds of tokens.
     """
@@ -85,7 +85,11 @@ class Metric(NamedTuple):
     token_type: str | None = None
 
 
-_ALWAYS = (Metric("server_ttft_ms", "gen_ai.server.time_to_first_token", "s", _TTFT),)
+_ALWAYS = (
+    Metric("server_ttft_ms", "gen_ai.server.time_to_first_token", "s", _TTFT),
+    # The conventions have no metric of cost.
+    Metric("cost_usd", "nat_dynamo.cost", "{USD}"),
+)
 V1_41 = (
     Metric("client_total_ms", "gen_ai.client.operation.duration", "s", _SECONDS),
     Metric("client_ttft_ms", "gen_ai.client.operation.time_to_first_chunk", "s", _SECONDS),
@@ -102,6 +106,8 @@ LATEST = (
     Metric("prompt_tokens", "gen_ai.client.inference.usage.input_tokens", "{token}"),
     Metric("completion_tokens", "gen_ai.client.inference.usage.output_tokens", "{token}"),
     Metric("cached_tokens", "gen_ai.client.inference.usage.cache_read.input_tokens", "{token}"),
+    Metric("cache_write_tokens", "gen_ai.client.inference.usage.cache_write.input_tokens", "{token}"),
+    Metric("reasoning_tokens", "gen_ai.client.inference.usage.reasoning.output_tokens", "{token}"),
     *_ALWAYS,
 )
 

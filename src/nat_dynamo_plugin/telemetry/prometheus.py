@@ -28,6 +28,10 @@ _SUMS = (
     ("prompt_tokens", "nat_dynamo_prompt_tokens", "Prompt tokens."),
     ("cached_tokens", "nat_dynamo_cached_tokens", "Prompt tokens the engine reused from its KV cache."),
     ("completion_tokens", "nat_dynamo_completion_tokens", "Output tokens."),
+    ("cache_write_tokens", "nat_dynamo_cache_write_tokens", "Prompt tokens written to a provider's cache."),
+    ("cost_usd", "nat_dynamo_cost_usd", "What the calls cost, in USD; of those whose cost is known."),
+    ("saved_usd", "nat_dynamo_saved_usd", "What answers out of the response cache would have cost, in USD."),
+    ("unpriced_attempts", "nat_dynamo_unpriced_attempts", "Attempts that may be billed and are in no cost."),
 )
 _SUMMED = tuple(name for name, _, _ in _SUMS)
 _summed = attrgetter(*_SUMMED)
@@ -72,7 +76,7 @@ class _Model:
     def __init__(self) -> None:
         self.calls: Counter[int | None] = Counter()
         self.errors: Counter[str] = Counter()
-        self.sums = dict.fromkeys(_SUMMED, 0)
+        self.sums: dict[str, float] = dict.fromkeys(_SUMMED, 0)
         self.latencies = [(name, _Latency()) for name, _, _ in _LATENCIES]
 
     def add(self, record: CallRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -21,12 +22,20 @@ class Usage(NamedTuple):
     Attributes:
         prompt_tokens: tokens of the whole prompt, cached ones included.
         cached_tokens: those of them that came out of a cache.
-        completion_tokens: tokens of the answer.
+        completion_tokens: tokens of the answer, those of its reasoning included.
+        cache_write_tokens: tokens of the prompt that were written to a cache, whatever their lifetime; no cached ones.
+        cache_writes: the same by lifetime, `5m`, `30m`, `1h` or `12h`, where the server tells them apart.
+        reasoning_tokens: those tokens of the answer that were reasoning.
+        reported_usd: what the server says that the call costs, in USD.
     """
 
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_writes: Mapping[str, int] | None = None
+    reasoning_tokens: int | None = None
+    reported_usd: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +60,7 @@ class CallRecord:
         request_ids: `x-request-id` of each attempt, in order, if `trace` is on.
 
     What was asked, and of whom (we say it):
-        api: `chat_completions`, `completions` or `responses`.
+        api: `chat_completions`, `completions`, `responses`, `messages` (Anthropic's) or `converse` (Bedrock's).
         streamed: whether the answer came as server-sent events.
         request_model: the model asked for.
         provider: whose server it is, in the words of OpenTelemetry's `gen_ai.provider.name`.
@@ -64,7 +73,11 @@ class CallRecord:
         worker_id: Dynamo's worker that decoded.
         prompt_tokens: tokens of the whole prompt, cached ones included.
         cached_tokens: prompt tokens that the engine reused from its KV cache.
-        completion_tokens: tokens of the answer.
+        completion_tokens: tokens of the answer, those of its reasoning included.
+        cache_write_tokens: prompt tokens that were written to a provider's cache, where it says so.
+        cache_writes: the same by lifetime (`5m`, `30m`, `1h`, `12h`), where the provider tells them apart.
+        reasoning_tokens: those tokens of the answer that were reasoning.
+        reported_usd: what the provider says that the answer costs, in USD.
         kv_hit_rate: share of the prompt (0 to 1) that Dynamo's router believed cached; `cached_tokens` is what was.
         queue_depth: requests in Dynamo's router queue.
         finish_reason: `finish_reason` of the choice that ended last; the status of a response of the responses API.
@@ -75,6 +88,15 @@ class CallRecord:
             `error_in_answer` (a 200 that carries an error), `cut_short` (a stream that ended early), `left` (by its
             reader, before its end), `unreadable`, `deadline`, `too_long`.
         kind: what went wrong, for every server and HTTP library the same; see `telemetry.kinds.Kind`.
+
+    What it cost (`cost:` in the config; see `cost.pricing`):
+        cost_usd: in USD, attempts included whose answers broke and whose usage is known; `None` if nobody knows.
+        cost_source: `provider`, `prices`, `genai-prices` with its version, `gpu_hour_usd`, or `cache`: the answer was
+            none of a server's.
+        saved_usd: what an answer out of the response cache would have cost.
+        unpriced_attempts: attempts whose answers broke before they said their usage. They may be on the bill and are
+            not in `cost_usd`.
+        org: what stands for the org that the call was made for (`question.org.org_digest`).
 
     Times of the server, in ms, of the last attempt only:
         server_ttft_ms: request received to first token.
@@ -121,12 +143,20 @@ class CallRecord:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_writes: dict[str, int] = field(default_factory=dict)
+    reasoning_tokens: int | None = None
+    reported_usd: float | None = None
     kv_hit_rate: float | None = None
     queue_depth: int | None = None
     finish_reason: str | None = None
     error: str | None = None
     error_type: str | None = None
     kind: str | None = None
+    cost_usd: float | None = None
+    cost_source: str | None = None
+    saved_usd: float | None = None
+    unpriced_attempts: int = 0
     server_ttft_ms: float | None = None
     server_total_ms: float | None = None
     server_prefill_wait_ms: float | None = None
@@ -161,7 +191,10 @@ class CallRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-ready data."""
-        return {name: getattr(self, name) for name in _NAMES} | {"hints": dict(self.hints)}
+        return {name: getattr(self, name) for name in _NAMES} | {
+            "hints": dict(self.hints),
+            "cache_writes": dict(self.cache_writes),
+        }
 
 
 _NAMES = tuple(spec.name for spec in fields(CallRecord))

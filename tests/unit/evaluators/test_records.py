@@ -206,6 +206,7 @@ def test_figures_count_and_read_back(build: SimpleNamespace) -> None:
     assert figures == QuestionFigures(
         calls=5,
         failed_calls=1,
+        unpriced_calls=4,
         failures={"529": 1},
         calls_without_dynamo_data=1,
         prefix_ids=["a", "b"],

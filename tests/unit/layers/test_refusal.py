@@ -47,7 +47,7 @@ def test_the_call_goes_through_and_the_server_is_remembered(
     assert [sent["body"] for sent in server.sent] == [b'{"nvext":{},"a":1}', *[b'{"a":1}'] * 3]
     assert len(server.closed) == 1
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "http://127.0.0.1:8000 refuses Dynamo's body hints (expected i32); for 10 minutes" in line
+    assert "http://127.0.0.1:8000 refuses what we put into bodies (expected i32); for 10 minutes" in line
 
 
 def test_not_for_ever(drive: Any, scripted: Any, clock: Clock) -> None:
