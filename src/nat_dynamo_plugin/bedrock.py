@@ -41,7 +41,7 @@ def hook(client: Any, config: DynamoModelConfig, emit: Emit = emit_to_all) -> No
 
     Args:
         client: of `boto3.client("bedrock-runtime")`.
-        config: prefix, hints, `prompt_cache` and `cost`; what makes requests (`retry`, `connection`) is boto3's own.
+        config: prefix, hints, `provider_cache` and `cost`; what makes requests (`retry`, `connection`) is boto3's own.
         emit: where records go; the default hands them to every exporter of `telemetry.exporters`.
     """
     calls = _Calls(config, origin_of(client.meta.endpoint_url), emit)
@@ -88,7 +88,7 @@ class _Calls:
     def __init__(self, config: DynamoModelConfig, origin: str, emit: Emit) -> None:
         self._origin = origin
         self._emit = emit
-        self._dialect = Bedrock(config.prompt_cache.options(config.model_name))
+        self._dialect = Bedrock(config.provider_cache.options(config.model_name))
         self._pricing = None if config.cost is None else config.cost.pricing()
         self._planner: Planner[Said] | None = make_service(config, base_url=origin).planner
 

@@ -257,7 +257,7 @@ def _speaking(
 ) -> tuple[Speaker, Planner[Said] | None]:
     chosen = "prefix_wire" in config.model_fields_set
     names = dialects_for(config.prefix_wire, origin, DEFAULT_WIRE, is_dynamo=config.local is not None, chosen=chosen)
-    dialects: tuple[Dialect, ...] = load_dialects(names, config.prompt_cache.options(config.model_name))
+    dialects: tuple[Dialect, ...] = load_dialects(names, config.provider_cache.options(config.model_name))
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None

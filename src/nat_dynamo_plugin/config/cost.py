@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from typing import Annotated, Any, ClassVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
 from nat_dynamo_plugin.config.block import Block, Discreet
 from nat_dynamo_plugin.config.values import number
-from nat_dynamo_plugin.cost import table
-from nat_dynamo_plugin.cost.gpu import BusyTime
-from nat_dynamo_plugin.cost.prices import Prices
-from nat_dynamo_plugin.cost.pricing import Pricing
-from nat_dynamo_plugin.layers.cost import AttemptCostLayer, CostLayer
 from nat_dynamo_plugin.nearest import refuse_unknown_fields
+
+if TYPE_CHECKING:  # imported where calls are made: this module is read by every `nat` command
+    from nat_dynamo_plugin.cost.gpu import BusyTime
+    from nat_dynamo_plugin.cost.prices import Prices
+    from nat_dynamo_plugin.cost.pricing import Pricing
+    from nat_dynamo_plugin.layers.cost import AttemptCostLayer, CostLayer
 
 _busy: weakref.WeakValueDictionary[tuple[str, float], BusyTime] = weakref.WeakValueDictionary()
 """By origin and price of an hour: GPUs are one server's, whoever calls it."""
@@ -63,6 +65,8 @@ class PricesConfig(Discreet):
 
     def prices(self) -> Prices:
         """As the pricing has them."""
+        from nat_dynamo_plugin.cost.prices import Prices
+
         return Prices(**self.model_dump())
 
 
@@ -77,7 +81,7 @@ class GenaiPricesConfig(Discreet):
     model: str | None = Field(default=None, min_length=1, description="The model there (default: the call's).")
 
     def _settle(self) -> None:
-        if not table.is_installed():
+        if find_spec("genai_prices") is None:
             raise ValueError("genai_prices: the package is not installed; install nat-dynamo-plugin[cost]")
 
 
@@ -107,6 +111,8 @@ class CostConfig(Block):
 
     def pricing(self) -> Pricing:
         """What tokens cost."""
+        from nat_dynamo_plugin.cost.pricing import Pricing
+
         where = self.genai_prices if isinstance(self.genai_prices, GenaiPricesConfig) else None
         return Pricing(
             {name: one.prices() for name, one in self.prices.items()},
@@ -120,6 +126,9 @@ def cost_layers(block: CostConfig | None, origin: str) -> tuple[CostLayer | None
     """The layer around the whole call, and the one around each attempt; none if nobody asked for costs."""
     if block is None:
         return None, None
+    from nat_dynamo_plugin.cost.gpu import BusyTime
+    from nat_dynamo_plugin.layers.cost import AttemptCostLayer, CostLayer
+
     pricing, busy = block.pricing(), None
     if block.gpu_hour_usd is not None:
         hour = block.gpu_hour_usd * block.gpus

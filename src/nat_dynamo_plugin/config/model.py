@@ -26,7 +26,7 @@ from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.log import LogConfig
 from nat_dynamo_plugin.config.names import Names
 from nat_dynamo_plugin.config.org import OrgConfig
-from nat_dynamo_plugin.config.prompt_cache import PromptCacheConfig
+from nat_dynamo_plugin.config.provider_cache import ProviderCacheConfig
 from nat_dynamo_plugin.config.record import RecordConfig
 from nat_dynamo_plugin.config.retry import RetryConfig
 from nat_dynamo_plugin.config.trace import TraceConfig
@@ -167,8 +167,8 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     cost: CostConfig | None = Field(
         default=None, description="What calls cost, as prices or as the price of an hour of your GPUs (default: off)."
     )
-    prompt_cache: PromptCacheConfig = Field(
-        default_factory=PromptCacheConfig, description="What other providers' prompt caches are told."
+    provider_cache: ProviderCacheConfig = Field(
+        default_factory=ProviderCacheConfig, description="What other providers' prompt caches are told."
     )
     layers: list[LayerConfig] = Field(
         default_factory=list,

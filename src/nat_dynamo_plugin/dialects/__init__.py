@@ -16,7 +16,7 @@ from nat_dynamo_plugin.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from nat_dynamo_plugin.dialects.dialect import Dialect
-    from nat_dynamo_plugin.dialects.provider import PromptCache
+    from nat_dynamo_plugin.dialects.provider_cache import PromptCache
 
 ENTRY_POINT_GROUP = "nat_dynamo_plugin.dialects"
 

@@ -96,7 +96,6 @@ class CallRecord:
         saved_usd: what an answer out of the response cache would have cost.
         unpriced_attempts: attempts whose answers broke before they said their usage. They may be on the bill and are
             not in `cost_usd`.
-        org: what stands for the org that the call was made for (`question.org.org_digest`).
 
     Times of the server, in ms, of the last attempt only:
         server_ttft_ms: request received to first token.

@@ -218,7 +218,7 @@ def an_openai_client(
 
 @pytest.mark.parametrize("dialect", ["openai", "azure"])
 @pytest.mark.parametrize(
-    ("model", "prompt_cache"),
+    ("model", "provider_cache"),
     [
         ("gpt-5", {"ttl": "24h"}),
         ("gpt-5.6", {"ttl": "30m", "marks": "explicit"}),
@@ -226,9 +226,9 @@ def an_openai_client(
         ("o3", {}),
     ],
 )
-def test_openai_by_chat(stack: ExitStack, dialect: str, model: str, prompt_cache: dict[str, str]) -> None:
+def test_openai_by_chat(stack: ExitStack, dialect: str, model: str, provider_cache: dict[str, str]) -> None:
     server = stack.enter_context(serving(chat))
-    client, records = an_openai_client(stack, server, dialect, model, prompt_cache=prompt_cache)
+    client, records = an_openai_client(stack, server, dialect, model, provider_cache=provider_cache)
     keys = []
     for org, question in (("acme", "q1"), ("acme", "q2"), ("other", "q1")):
         server.asked.clear()
@@ -249,7 +249,7 @@ def test_openai_by_chat(stack: ExitStack, dialect: str, model: str, prompt_cache
 
 def test_openai_by_responses(stack: ExitStack) -> None:
     server = stack.enter_context(serving(responses))
-    client, records = an_openai_client(stack, server, "openai", "gpt-5.6", prompt_cache={"marks": "explicit"})
+    client, records = an_openai_client(stack, server, "openai", "gpt-5.6", provider_cache={"marks": "explicit"})
     said: list[Any] = [{"role": "user", "content": SYSTEM}]
     with DynamoPrefixContext.scope("q"):
         for _ in range(TURNS):
@@ -289,7 +289,7 @@ def test_anthropic(stack: ExitStack, marks: str, ttl: str | None) -> None:
             model_name="claude-sonnet-5",
             base_url=server.url,
             prefix_wire="anthropic",
-            prompt_cache={"marks": marks, "ttl": ttl},
+            provider_cache={"marks": marks, "ttl": ttl},
             cost=cost,
         ),
         emit_record=records.append,
@@ -342,7 +342,7 @@ def test_anthropic_stays_within_four_marks_of_which_some_are_the_callers(stack: 
             model_name="claude-sonnet-5",
             base_url=server.url,
             prefix_wire="anthropic",
-            prompt_cache={"marks": marks, "ttl": "1h"},
+            provider_cache={"marks": marks, "ttl": "1h"},
         )
         http = stack.enter_context(httpx2.Client(transport=Httpx2Transport(httpx2.HTTPTransport(), made)))
         client = anthropic.Anthropic(api_key="k", base_url=server.url, http_client=http, max_retries=0)
@@ -362,7 +362,7 @@ def test_a_server_that_refuses_marks_gets_the_callers_own_body(stack: ExitStack)
         model_name="claude-sonnet-5",
         base_url=server.url,
         prefix_wire="anthropic",
-        prompt_cache={"marks": "explicit"},
+        provider_cache={"marks": "explicit"},
     )
     http = stack.enter_context(httpx2.Client(transport=Httpx2Transport(httpx2.HTTPTransport(), made)))
     client = anthropic.Anthropic(api_key="k", base_url=server.url, http_client=http, max_retries=0)
@@ -398,7 +398,7 @@ def test_bedrock(stack: ExitStack) -> None:
     prices = {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75, "cache_writes": {"1h": 6}}
     hook(
         client,
-        DynamoModelConfig(model_name=CLAUDE, prompt_cache={"ttl": "1h"}, cost={"prices": {"anthropic*": prices}}),
+        DynamoModelConfig(model_name=CLAUDE, provider_cache={"ttl": "1h"}, cost={"prices": {"anthropic*": prices}}),
         records.append,
     )
     said: list[Any] = [{"role": "user", "content": [{"text": "And in Rome?"}]}]

@@ -6,7 +6,7 @@ import pytest
 
 from nat_dynamo_plugin.config.cost import CostConfig, cost_layers
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.config.prompt_cache import PromptCacheConfig
+from nat_dynamo_plugin.config.provider_cache import ProviderCacheConfig
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 
@@ -64,7 +64,7 @@ def test_gpus_are_the_servers_whoever_calls_it() -> None:
 
 
 def test_prompt_cache_has_defaults_that_write_no_dearer_entries() -> None:
-    options = config().prompt_cache.options("m")
+    options = config().provider_cache.options("m")
     assert (options.model, options.marks, options.ttl) == ("m", "automatic", None)
     with pytest.raises(ValueError, match="ttl"):
-        PromptCacheConfig(ttl="2h")
+        ProviderCacheConfig(ttl="2h")

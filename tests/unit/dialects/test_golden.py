@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.dialects.test_dialects import a_plan
 
-from nat_dynamo_plugin.config.prompt_cache import PromptCacheConfig
+from nat_dynamo_plugin.config.provider_cache import ProviderCacheConfig
 from nat_dynamo_plugin.dialects import BUILTIN, load_dialects
 from nat_dynamo_plugin.dialects.cache_key import cache_key
 from nat_dynamo_plugin.dialects.provider import ProviderDialect
@@ -29,7 +29,7 @@ def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def speaker_of(golden: dict[str, Any]) -> Speaker:
-    options = PromptCacheConfig(**golden["prompt_cache"]).options(golden["model"])
+    options = ProviderCacheConfig(**golden["provider_cache"]).options(golden["model"])
     return Speaker(load_dialects([golden["dialect"]], options))
 
 

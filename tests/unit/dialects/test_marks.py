@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nat_dynamo_plugin.dialects.anthropic import Anthropic
 from nat_dynamo_plugin.dialects.bedrock import Bedrock
 from nat_dynamo_plugin.dialects.openai import mark_texts, version_of
-from nat_dynamo_plugin.dialects.provider import PromptCache
+from nat_dynamo_plugin.dialects.provider_cache import PromptCache
 
 LONG_TEXT = "x" * 1100
 MARK = {"type": "ephemeral"}

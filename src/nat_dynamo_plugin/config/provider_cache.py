@@ -1,4 +1,4 @@
-"""`prompt_cache:` - how the prompt caches of other providers are used."""
+"""`provider_cache:` - how the prompt caches of other providers are used."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from nat_dynamo_plugin.config.block import Block
-from nat_dynamo_plugin.dialects.provider import Marks, PromptCache, Ttl
+from nat_dynamo_plugin.dialects.provider_cache import Marks, PromptCache, Ttl
 
 
-class PromptCacheConfig(Block):
+class ProviderCacheConfig(Block):
     """What providers with a prompt cache of their own are told; a Dynamo is told nothing of it."""
 
-    NAME: ClassVar = "prompt_cache"
+    NAME: ClassVar = "provider_cache"
 
     marks: Marks = Field(
         default="automatic",
