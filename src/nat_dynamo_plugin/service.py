@@ -13,6 +13,7 @@ from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
+from nat_dynamo_plugin.cache.responses import ResponseCache
 from nat_dynamo_plugin.config.keys import sources_of
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.dialects import load_dialects
@@ -29,6 +30,8 @@ from nat_dynamo_plugin.http.flow import Layer, Send, chained
 from nat_dynamo_plugin.http.shell import KeyOf
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
+from nat_dynamo_plugin.layers.cache import CacheLayer
+from nat_dynamo_plugin.layers.cache_scope import CallerScope
 from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
@@ -66,6 +69,7 @@ class Service:
         admission: the gate's layer, if there is one.
         learning: what learns, if anything is `auto`.
         keys: the key's layer, if there is a key.
+        cache: the response cache, if there is one.
     """
 
     base_url: str | None
@@ -77,6 +81,7 @@ class Service:
     admission: AdmissionLayer | None = None
     learning: LearningLayer | None = None
     keys: KeyLayer | None = field(default=None, repr=False)
+    cache: ResponseCache | None = field(default=None, repr=False)
 
     @property
     def api_key(self) -> str | None:
@@ -90,9 +95,11 @@ class Service:
         return None if self.keys is None else self.keys.header_for
 
     def close(self) -> None:
-        """Keep what was learned."""
+        """Keep what was learned, and what was answered."""
         if self.learning is not None:
             self.learning.close()
+        if self.cache is not None:
+            self.cache.close()
 
     @asynccontextmanager
     async def http_clients(self) -> AsyncIterator[HttpClients]:
@@ -145,13 +152,16 @@ def make_service(
     admission = _admission(config, origin, template)
     speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
+    question = QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None
+    cache = _cache(config, question, keys, answer_key)
     layers: Sequence[Layer | None] = (
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
+        cache,
         replay,
-        QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
+        question,
         guards.deadline(config),
         learning,
         admission,
@@ -173,7 +183,21 @@ def make_service(
         admission=admission,
         learning=learning,
         keys=keys,
+        cache=None if cache is None else cache.cache,
     )
+
+
+def _cache(
+    config: DynamoModelConfig,
+    question: QuestionLayer | None,
+    keys: KeyLayer | None,
+    answer_key: Callable[[], str | None] | None,
+) -> CacheLayer | None:
+    if config.cache is None:
+        return None
+    scope = CallerScope(None if keys is None else keys.tenant, answer_key, PLACEHOLDER)
+    note = None if question is None else question.note
+    return CacheLayer(config.cache.make(), scope, note, tuple(config.cache.key_headers))
 
 
 def _connection(config: DynamoModelConfig) -> Connection:

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 from nat_dynamo_plugin.config.admission import AdmissionConfig
 from nat_dynamo_plugin.config.block import Discreet, Location
 from nat_dynamo_plugin.config.breaker import BreakerConfig
+from nat_dynamo_plugin.config.cache import CacheConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
 from nat_dynamo_plugin.config.keys import Keys
@@ -140,6 +141,10 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     )
     deadlines: DeadlinesConfig = Field(
         default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."
+    )
+    cache: CacheConfig | None = Field(
+        default=None,
+        description="Give answers again instead of asking the server; {} keeps them in memory (default: off).",
     )
     layers: list[LayerConfig] = Field(
         default_factory=list,

@@ -1,0 +1,81 @@
+"""Whose answers are whose: what keeps the calls of one org, key or repetition from being answered with another's."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from nat.builder.context import ContextState
+from nat.data_models.runtime_enum import RuntimeTypeEnum
+
+from nat_dynamo_plugin.http.call import Call
+from nat_dynamo_plugin.question.org import current_org, org_digest
+
+MAX_QUESTIONS = 100_000
+"""Questions of evaluations whose repetitions are told apart; beyond that those are forgotten that came first."""
+
+_STATE = ContextState.get()
+
+
+class Repetitions:
+    """Tells the repetitions of a question of `nat eval` apart: they are there to be answered again."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[str, list[str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def number(self) -> int:
+        """Which repetition this call is of, from 0; 0 outside evaluations."""
+        if _STATE.runtime_type.get() != RuntimeTypeEnum.EVALUATE:
+            return 0
+        run = _STATE.workflow_run_id.get()
+        if run is None:
+            return 0
+        question = hashlib.sha256(str(_STATE.input_message.get()).encode("utf-8", "surrogatepass")).hexdigest()
+        with self._lock:
+            runs = self._runs.setdefault(question, [])
+            if run not in runs:
+                runs.append(run)
+            while len(self._runs) > MAX_QUESTIONS:
+                self._runs.popitem(last=False)
+            return runs.index(run)
+
+
+_repetitions = Repetitions()
+
+
+class CallerScope:
+    """The scope of calls.
+
+    Args:
+        key: the header of the LLM's own key; `None` if it has none.
+        answer_key: names a call's scripted answer, on an embedded Dynamo that has a script: it chooses the answer.
+        placeholder: what clients send for a key of their own.
+    """
+
+    def __init__(
+        self, key: Callable[[], bytes] | None, answer_key: Callable[[], str | None] | None, placeholder: str
+    ) -> None:
+        self._key = key
+        self._answer_key = answer_key
+        self._placeholder = f"Bearer {placeholder}"
+
+    def of(self, call: Call) -> tuple[str, str]:
+        """The scope, and the org's HMAC or nothing. No name and no key is in either."""
+        org = current_org()
+        digest = "" if org is None else org_digest(org)
+        who = f"org {digest}" if org is not None else f"key {self._digest(call)}"
+        answer = None if self._answer_key is None else self._answer_key()
+        number = _repetitions.number()
+        return (
+            f"{who}{'' if answer is None else f' answer {answer}'}{f' repetition {number}' if number else ''}",
+            digest,
+        )
+
+    def _digest(self, call: Call) -> str:
+        given = call.headers.get("authorization")
+        if given in (None, self._placeholder):
+            given = None if self._key is None else self._key().decode("latin-1")
+        return "" if given is None else org_digest(f"key\0{given}")
