@@ -198,7 +198,8 @@ class CacheLayer:
             entry = None
             try:
                 pieces = tee.pieces
-                if not record.failed and pieces is not None:
+                # A stream whose length nobody says may be cut behind its last choice: then it has no usage.
+                if not record.failed and tee.complete and pieces is not None:
                     entry = self.cache.keep_stream(asking, events_in(b"".join(pieces)), record)
                 if not record.failed:
                     self.cache.took((record.client_total_ms or 0.0) / 1000.0)
