@@ -102,10 +102,10 @@ class CacheLayer:
                 break
             cache.figures.count("shared")
             landed: Landed | None = yield flight.wait(until - monotonic())
-            if landed is not None and landed.entry is not None and cache.usable(asking, landed.entry):
-                return self._hit(call, asking, landed.entry)
-            if landed is None or not landed.left:
+            if landed is None or (landed.entry is None and not landed.left):
                 break
+            if landed.entry is not None and cache.usable(asking, landed.entry):
+                return self._hit(call, asking, landed.entry)
         else:
             claim = yield from self._claim(asking, until, None)
             if claim.value is not None and (entry := cache.read(asking, claim.value)) is not None:

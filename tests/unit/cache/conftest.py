@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from .redis_server import RedisServer
 from .upstream import Model, Upstream
 
 
@@ -21,3 +23,12 @@ def upstream() -> Iterator[Upstream]:
 def model(upstream: Upstream) -> Model:
     """The LLM."""
     return Model(upstream)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis."""
+    made = RedisServer(tmp_path)
+    made.start()
+    yield made
+    made.close()

@@ -94,6 +94,7 @@ class Upstream:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65_536  # headers and body leave in one piece
     upstream: Upstream
 
     def do_POST(self) -> None:
