@@ -150,16 +150,14 @@ def make_service(
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
     learning = _learning(config)
     admission = _admission(config, origin, template)
-    speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
+    speaker, planner, question = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
-    question = QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None
-    cache = _cache(config, question, keys, answer_key)
     layers: Sequence[Layer | None] = (
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
         PayloadHeadersLayer(),
         *(layer.make() for layer in config.layers),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
-        cache,
+        (cache := _cache(config, question, keys, answer_key)),
         replay,
         question,
         guards.deadline(config),
@@ -244,14 +242,14 @@ def _speaking(
     answer_key: Callable[[], str | None] | None,
     learning: LearningLayer | None,
     admission: AdmissionLayer | None,
-) -> tuple[Speaker, Planner[Said] | None]:
+) -> tuple[Speaker, Planner[Said] | None, QuestionLayer | None]:
     dialects: tuple[Dialect, ...] = load_dialects(config.prefix_wire)
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None
     speaker = Speaker((*dialects, Replay(answer_key)) if answer_key is not None else dialects)
     if template is None:
-        return speaker, None
+        return speaker, None, QuestionLayer(speaker, None) if speaker.dialects else None
     planner = Planner(
         template,
         config.prefix_hints,
@@ -262,4 +260,4 @@ def _speaking(
         crowded=None if admission is None else admission.is_crowded,
         counters=shared(_shared.counters, (origin, config.model_name), CallCounters),
     )
-    return speaker, planner
+    return speaker, planner, QuestionLayer(speaker, planner)

@@ -13,8 +13,6 @@ from uuid import uuid4
 
 import msgspec
 
-from nat_dynamo_plugin.http.sse import EventCutter
-
 _ONCE = frozenset(("role", "id", "type", "name", "index", "object", "model", "created", "finish_reason"))
 """Members that are said as a whole, though they are text."""
 _OF_ITS_TIME = frozenset(("nvext",))
@@ -22,12 +20,6 @@ _OF_ITS_TIME = frozenset(("nvext",))
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-
-def events_in(stream: bytes) -> list[bytes]:
-    """The data of the events of a stream."""
-    cutter = EventCutter()
-    return [data for _, data in (*cutter.feed(stream), *cutter.end())]
 
 
 def assemble(events: Iterable[bytes]) -> dict[str, Any] | None:

@@ -13,13 +13,14 @@ from nat_dynamo_plugin.cache.entry import Entry, decode_answer
 from nat_dynamo_plugin.cache.flights import Flight, Landed
 from nat_dynamo_plugin.cache.key import PROMPT_HEADERS, key_of, read
 from nat_dynamo_plugin.cache.policy import why_not_asked
-from nat_dynamo_plugin.cache.replay import events_in, fresh, replay, whole
+from nat_dynamo_plugin.cache.replay import fresh, replay, whole
 from nat_dynamo_plugin.cache.responses import Asking, ResponseCache, new_token
 from nat_dynamo_plugin.cache.store import Claim, RemoteStore
 from nat_dynamo_plugin.http.answer_fields import CHAT
 from nat_dynamo_plugin.http.call import Call, Reader, Reply
 from nat_dynamo_plugin.http.encodings import decoder
 from nat_dynamo_plugin.http.flow import Flow, Operation, Send, Sleep
+from nat_dynamo_plugin.http.sse import events_in
 from nat_dynamo_plugin.layers.cache_scope import CallerScope
 from nat_dynamo_plugin.telemetry.record import CallRecord
 

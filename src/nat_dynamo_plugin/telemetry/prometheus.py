@@ -78,6 +78,8 @@ class _Model:
         self.calls[record.status] += 1
         if record.failed:
             self.errors[record.kind or record.failure or ""] += 1
+        if record.cache is not None:
+            return  # nobody has computed these tokens now, and no server took this time
         sums = self.sums
         for name, value in zip(_SUMMED, _summed(record), strict=True):
             if value:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from nat_dynamo_plugin.cache.replay import assemble, events_in
+from nat_dynamo_plugin.cache.replay import assemble
+from nat_dynamo_plugin.http.sse import events_in
 from nat_dynamo_plugin.question.org import org_scope
 
 from .upstream import PATIENCE_S, USAGE, Model, Upstream, answer, body, post, stream
@@ -307,3 +309,12 @@ async def test_the_first_event_of_a_miss_is_not_held_back(model: Model, upstream
         assert first.startswith(b"data: ")
         await reply.aclose()
     assert model.services[-1].cache is not None and not list(model.services[-1].cache.store.entries())
+
+
+async def test_hits_are_recorded_too(model: Model, upstream: Upstream, tmp_path: Path) -> None:
+    """An agent that is run again on a recording makes all its calls."""
+    async with model.clients(record={"file": str(tmp_path / "calls.jsonl")}) as clients:
+        for streamed in ({}, {}, STREAMED):
+            await post(clients, body(**streamed))
+    rows = [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
+    assert len(upstream.asked) == 1 and len([row for row in rows if "forty two" in json.dumps(row)]) == 3

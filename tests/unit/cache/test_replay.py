@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dynamo_plugin.cache.replay import assemble, events_in, fresh, normal, replay
+from nat_dynamo_plugin.cache.replay import assemble, fresh, normal, replay
+from nat_dynamo_plugin.http.sse import events_in
 
 TEXT = st.text(max_size=12)
 CALL = st.fixed_dictionaries(
