@@ -8,6 +8,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
@@ -31,7 +32,7 @@ from nat_dynamo_plugin.http.shell import KeyOf
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
 from nat_dynamo_plugin.layers.cache import CacheLayer
-from nat_dynamo_plugin.layers.cache_scope import CallerScope
+from nat_dynamo_plugin.layers.cache_scope import CallerScope, take_answer_key
 from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
@@ -247,7 +248,7 @@ def _speaking(
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None
-    speaker = Speaker((*dialects, Replay(answer_key)) if answer_key is not None else dialects)
+    speaker = Speaker((*dialects, Replay(partial(take_answer_key, answer_key))) if answer_key is not None else dialects)
     if template is None:
         return speaker, None, QuestionLayer(speaker, None) if speaker.dialects else None
     planner = Planner(

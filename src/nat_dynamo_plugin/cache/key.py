@@ -25,8 +25,8 @@ DROPPED = frozenset(
 )
 """Members of a chat completion's request that do not change its answer."""
 
-DROPPED_NVEXT = frozenset(("agent_hints", "extra_fields", "annotations"))
-"""Members of Dynamo's `nvext` that do not; others may be switches of decoding."""
+DROPPED_NVEXT = frozenset(("agent_hints", "extra_fields"))
+"""Members of Dynamo's `nvext` that do not; others may be switches of decoding, and an annotation may name an answer."""
 
 MARKS = ("cache_control", "prompt_cache_breakpoint", "cachePoint")
 """Prompt-cache marks, which messages, their parts and tools may have."""

@@ -149,6 +149,7 @@ class CacheLayer:
     def _hit(self, call: Call, asking: Asking, entry: Entry, kind: str = "exact") -> Reply:
         """The entry as the caller wants it."""
         record, asked = call.record, asking.asked
+        self._scope.answered()
         if self._note is not None:
             self._note(call)
         record.cache, record.status, record.streamed = kind, 200, asked.streamed

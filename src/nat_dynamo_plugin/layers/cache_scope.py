@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from nat.builder.context import ContextState
 from nat.data_models.runtime_enum import RuntimeTypeEnum
@@ -17,6 +18,17 @@ MAX_QUESTIONS = 100_000
 """Questions of evaluations whose repetitions are told apart; beyond that those are forgotten that came first."""
 
 _STATE = ContextState.get()
+_held: ContextVar[tuple[str | None] | None] = ContextVar("dynamo_cache_answer_key", default=None)
+"""The answer key of the call at hand, which can be asked for once a call."""
+
+
+def take_answer_key(ask: Callable[[], str | None]) -> str | None:
+    """The key of a call's scripted answer, for the one who says it to the server; the same that its scope has."""
+    held = _held.get()
+    if held is None:
+        return ask()
+    _held.set(None)
+    return held[0]
 
 
 class Repetitions:
@@ -67,12 +79,20 @@ class CallerScope:
         org = current_org()
         digest = "" if org is None else org_digest(org)
         who = f"org {digest}" if org is not None else f"key {self._digest(call)}"
-        answer = None if self._answer_key is None else self._answer_key()
+        answer = None
+        if self._answer_key is not None:
+            answer = self._answer_key()
+            _held.set((answer,))
         number = _repetitions.number()
         return (
             f"{who}{'' if answer is None else f' answer {answer}'}{f' repetition {number}' if number else ''}",
             digest,
         )
+
+    def answered(self) -> None:
+        """The call needs no server."""
+        if self._answer_key is not None:
+            _held.set(None)
 
     def _digest(self, call: Call) -> str:
         given = call.headers.get("authorization")

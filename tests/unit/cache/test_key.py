@@ -111,9 +111,10 @@ def test_what_does_not_change_an_answer_does_not_count(name: str) -> None:
 
 
 def test_hints_do_not_count_and_the_rest_of_nvext_does() -> None:
-    for name in ("agent_hints", "extra_fields", "annotations"):
+    for name in ("agent_hints", "extra_fields"):
         assert key(changed(BODY, ("nvext", name), ["x"])) == key(BODY)
     assert key(changed(BODY, ("nvext", "top_k"), 4)) != key(BODY)
+    assert key(changed(BODY, ("nvext", "annotations"), ["output_replay_id:1"])) != key(BODY)
     assert key({**BODY, "nvext": {"agent_hints": {}}}) == key({n: v for n, v in BODY.items() if n != "nvext"})
 
 
