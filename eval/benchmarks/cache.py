@@ -167,7 +167,7 @@ def ours(url: str | None, calls: int) -> None:
     """Misses in turn without and with a cache, then hits."""
     arms = {"no cache": service_with(None), "memory": service_with({"max_entries": 10**6})}
     if url is not None:
-        arms["redis"] = service_with({"redis_url": url, "backend": "redis", "timeout": 1.0})
+        arms["redis"] = service_with({"redis_url": url, "backend": "redis", "redis_timeout": 1.0})
     print(f"\n{'ours, µs':34}{'median':>8} {'p95':>8}   (added to a call without cache: median)")
     for name, size in SIZES.items():
         count = calls if size < 2**18 else calls // 4

@@ -64,7 +64,7 @@ class CacheConfig(Block):
         description="Most seconds that a call waits for an equal one; twice the 95th percentile of what calls take, if "
         "that is less (default 60).",
     )
-    timeout: Annotated[float, Field(gt=0, le=1.0)] = Field(
+    redis_timeout: Annotated[float, Field(gt=0, le=1.0)] = Field(
         default=0.05, description="Seconds that a call waits for Redis, at most 1 (default 0.05)."
     )
     ignore: list[str] = Field(
@@ -158,7 +158,7 @@ class CacheConfig(Block):
 
         if self.backend != "memory" and url is not None:
             try:
-                store = RedisStore(url, self.timeout, lambda: figures.count("store_errors", "write"))
+                store = RedisStore(url, self.redis_timeout, lambda: figures.count("store_errors", "write"))
                 store.check()
             except StoreError as error:
                 if self.backend == "redis":

@@ -26,7 +26,7 @@ def run(*arguments: str, code: int = 0) -> Any:
 
 async def fill(model: Model, server: RedisServer) -> None:
     model.upstream.say = lambda asked: (200, "application/json", json.dumps(answer(model=asked["model"])).encode())
-    async with model.clients({"redis_url": server.url, "timeout": 1.0}) as clients:
+    async with model.clients({"redis_url": server.url, "redis_timeout": 1.0}) as clients:
         for org in ("acme", "globex"):
             for name in ("m", "n"):
                 with org_scope(org):

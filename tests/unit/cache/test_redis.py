@@ -27,7 +27,7 @@ from .upstream import Model, Upstream, answer, body, post
 pytestmark = needs_redis
 
 CALLS = 1000
-PATIENT = {"timeout": 1.0}
+PATIENT = {"redis_timeout": 1.0}
 """For tests of what is kept: a slow machine is no outage."""
 
 
@@ -210,7 +210,7 @@ from nat_dynamo_plugin import DynamoModelConfig, make_service
 import httpx, asyncio, json
 
 async def main():
-    cache = {"redis_url": sys.argv[2], "timeout": 1.0}
+    cache = {"redis_url": sys.argv[2], "redis_timeout": 1.0}
     config = DynamoModelConfig(base_url=sys.argv[1], model_name="m", cache=cache)
     async with make_service(config).http_clients() as clients:
         print("ready", flush=True)
