@@ -36,6 +36,7 @@ class Entry(msgspec.Struct, frozen=True):
         prompt_tokens: of the call that made it.
         cached_tokens: those of them that came out of the engine's KV cache.
         completion_tokens: of the answer.
+        asked: of an entry for almost equal questions, the key of the one that was asked.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Entry(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    asked: str = ""
 
     @property
     def age_s(self) -> float:

@@ -15,6 +15,7 @@ _HELP = {
     "stores": "Answers that were kept.",
     "not_kept": "Answers that were not kept, by reason.",
     "evictions": "Entries that made room for others.",
+    "near_compared": "Answers to almost equal questions that were compared with fresh ones.",
     "shared": "Calls that waited for an equal one.",
     "store_errors": "Entries that could not be read or written.",
     "saved_prompt_tokens": "Prompt tokens of calls answered from the cache.",

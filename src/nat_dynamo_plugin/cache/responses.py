@@ -17,9 +17,11 @@ from nat_dynamo_plugin.cache.entry import Entry, NotReadable, Seal, created_of, 
 from nat_dynamo_plugin.cache.figures import Figures
 from nat_dynamo_plugin.cache.flights import Flights
 from nat_dynamo_plugin.cache.key import Asked
+from nat_dynamo_plugin.cache.near import same_answer
 from nat_dynamo_plugin.cache.policy import why_not_kept
 from nat_dynamo_plugin.cache.replay import assemble, normal, whole
 from nat_dynamo_plugin.cache.store import Store
+from nat_dynamo_plugin.cache.trust import Trust
 from nat_dynamo_plugin.question.once import warn_once
 from nat_dynamo_plugin.telemetry.gauges import Gauge, add_gauges
 from nat_dynamo_plugin.telemetry.record import CallRecord
@@ -42,6 +44,7 @@ class Settings:
     deterministic_only: bool = True
     ignore: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    near_ttl_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Asking:
         org: HMAC of the org, or empty.
         looks: whether it may be answered from the cache.
         token: tells this call's lease from others'.
+        near: the key of all calls that ask almost the same; empty if there are none.
     """
 
     asked: Asked
@@ -61,6 +65,7 @@ class Asking:
     org: str = ""
     looks: bool = True
     token: str = ""
+    near: str = ""
 
 
 class ResponseCache:
@@ -70,24 +75,32 @@ class ResponseCache:
         store: keeps the bytes.
         settings: what it is for.
         seal: encrypts them.
+        figures: what is counted.
+        trust: whether almost equal questions may be answered; `None` if they are not looked for.
     """
 
     def __init__(
-        self, store: Store, settings: Settings | None = None, seal: Seal | None = None, figures: Figures | None = None
+        self,
+        store: Store,
+        settings: Settings | None = None,
+        seal: Seal | None = None,
+        figures: Figures | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.store = store
         self.settings = settings or Settings()
         self.figures = figures or Figures()
         self.flights = Flights()
+        self.trust = trust
         self._seal = seal
         self._took_s: deque[float] = deque(maxlen=256)
         _in_use.add(self)
         add_gauges(_gauges)
 
-    def read(self, asking: Asking, value: bytes) -> Entry | None:
-        """The entry in these bytes; `None` if there is none in them that answers this call."""
+    def read(self, asking: Asking, value: bytes, *, near: bool = False) -> Entry | None:
+        """The entry in these bytes; `None` if there is none in them that answers this call, or one that is near."""
         try:
-            entry = unpack(value, self._seal, asking.key)
+            entry = unpack(value, self._seal, asking.near if near else asking.key)
         except NotReadable as error:
             self.figures.count("store_errors", "unreadable")
             warn_once(logger, ("cache", str(error)), "An entry of the response cache is not used: %s", error)
@@ -145,6 +158,16 @@ class ResponseCache:
         self.store.put(asking.key, asking.org, entry.model, pack(entry, self._seal), self.settings.ttl_s)
         self.figures.count("stores")
         return entry
+
+    def keep_near(self, asking: Asking, entry: Entry, before: Entry | None) -> None:
+        """Keep an answer for almost equal questions too; compare it with the one that was there."""
+        near = msgspec.structs.replace(entry, key=asking.near, asked=asking.key)
+        self.store.put(asking.near, asking.org, entry.model, pack(near, self._seal), self.settings.near_ttl_s)
+        if before is None or self.trust is None:
+            return
+        right = same_answer(decode_answer(entry.answer), decode_answer(before.answer))
+        self.figures.count("near_compared", "right" if right else "wrong")
+        self.trust.compared(right=right)
 
     def took(self, seconds: float) -> None:
         """A call was sent and answered in this time."""
@@ -216,6 +239,13 @@ def in_use() -> list[ResponseCache]:
 def _gauges() -> Iterator[Gauge]:
     for cache in list(_in_use):
         yield from cache.figures.gauges(cache.store.name)
+        if cache.trust is not None:
+            yield Gauge(
+                "cache_near_error_bound",
+                "Upper bound of the error rate of answers to almost equal questions, 0 to 1 (95 % confidence).",
+                {"store": cache.store.name},
+                cache.trust.standing.bound,
+            )
         held = getattr(cache.store, "bytes", None)
         if held is not None:
             labels = {"store": cache.store.name}

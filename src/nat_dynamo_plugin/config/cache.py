@@ -6,7 +6,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block
 from nat_dynamo_plugin.config.values import Seconds, number
@@ -21,6 +21,25 @@ logger = logging.getLogger(__name__)
 
 _caches: weakref.WeakValueDictionary[tuple[Any, ...], ResponseCache] = weakref.WeakValueDictionary()
 """Those in use, by config; LLMs of one config share one."""
+
+
+class SemanticConfig(BaseModel):
+    """Whether almost equal questions are answered with one answer."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    mode: Literal["shadow", "serve"] = Field(
+        default="shadow",
+        description="shadow: give nothing, and report what would have been right and wrong. serve: give answers while "
+        "the error is shown to be below max_error (default shadow).",
+    )
+    max_error: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.01, description="Largest error rate, 0 to 1, that 95 % confidence may leave (default 0.01)."
+    )
+    audit: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1, description="Share of the answers given that is asked for and compared all the same (default 0.1)."
+    )
+    ttl: Seconds = Field(default=86_400.0, description="Seconds for which an answer is given again (default 86400).")
 
 
 class CacheConfig(Block):
@@ -82,6 +101,9 @@ class CacheConfig(Block):
         description="Model names that stand for whatever model answers; under another name an answer is kept only if "
         "that model gave it (default: none).",
     )
+    semantic: SemanticConfig | None = Field(
+        default=None, description="Also answer questions in almost the same words (default: off)."
+    )
     encryption_key: str | None = Field(
         default=None,
         description="env:NAME or file:/path of a secret that entries are encrypted with (AES-256-GCM; needs the "
@@ -123,6 +145,7 @@ class CacheConfig(Block):
             deterministic_only=self.deterministic_only,
             ignore=tuple(self.ignore),
             aliases=tuple(self.aliases),
+            **({} if self.semantic is None else {"near_ttl_s": self.semantic.ttl}),
         )
 
     def make(self) -> ResponseCache:
@@ -134,6 +157,7 @@ class CacheConfig(Block):
         from nat_dynamo_plugin.cache.entry import AesSeal
         from nat_dynamo_plugin.cache.figures import Figures
         from nat_dynamo_plugin.cache.responses import ResponseCache
+        from nat_dynamo_plugin.cache.trust import Trust
 
         url = None if self.redis_url is None else _secret("redis_url", self.redis_url)
         known = (self.model_dump_json(), url)
@@ -148,7 +172,9 @@ class CacheConfig(Block):
                 "cache.encryption_key needs cryptography: pip install 'nat-dynamo-plugin[cache]'"
             ) from None
         figures = Figures()
-        cache = ResponseCache(self._store(url, figures), self.settings, seal, figures)
+        near = self.semantic
+        trust = None if near is None else Trust(near.mode, near.max_error, near.audit)
+        cache = ResponseCache(self._store(url, figures), self.settings, seal, figures, trust)
         return _caches.setdefault(known, cache)
 
     def _store(self, url: str | None, figures: Any) -> Store:

@@ -139,8 +139,8 @@ class QuestionFigures:
     """The countable facts of one question: what every evaluator reports and what the summary adds up.
 
     Token sums cover the calls that a server answered and that say; `None` means that no call said. `workers` maps a
-    worker id to the number of calls it answered, `failures` a kind of failure (`CallRecord.kind`) to the number of calls.
-    `cache_hits` counts the calls that the response cache answered.
+    worker id to the number of calls it answered, `failures` a kind of failure (`CallRecord.kind`) to the number of
+    calls. `cache_hits` counts the calls that the response cache answered.
     """
 
     calls: int = 0

@@ -12,6 +12,7 @@ from typing import Any
 from nat_dynamo_plugin.cache.entry import Entry, decode_answer
 from nat_dynamo_plugin.cache.flights import Flight, Landed
 from nat_dynamo_plugin.cache.key import PROMPT_HEADERS, key_of, read
+from nat_dynamo_plugin.cache.near import near_form
 from nat_dynamo_plugin.cache.policy import why_not_asked
 from nat_dynamo_plugin.cache.replay import fresh, replay, whole
 from nat_dynamo_plugin.cache.responses import Asking, ResponseCache, new_token
@@ -85,7 +86,10 @@ class CacheLayer:
         ]
         scope, org = self._scope.of(call)
         key = key_of(asked.canonical, call.method, call.url, scope, counting)
-        return Asking(asked, key, org, looks="no-cache" not in control, token=new_token())
+        near = ""
+        if self.cache.trust is not None and (form := near_form(asked)) is not None:
+            near = key_of(form, call.method, call.url, f"near {scope}", counting)
+        return Asking(asked, key, org, looks="no-cache" not in control, token=new_token(), near=near)
 
     def _answered(self, call: Call, send: Send, asking: Asking) -> Flow:
         cache = self.cache
@@ -106,7 +110,8 @@ class CacheLayer:
             if landed is None or (landed.entry is None and not landed.left):
                 break
             if landed.entry is not None and cache.usable(asking, landed.entry):
-                return self._hit(call, asking, landed.entry)
+                kind = "exact" if landed.entry.key == asking.key else "semantic"
+                return self._hit(call, asking, landed.entry, kind)
         else:
             claim = yield from self._claim(asking, until, None)
             if claim.value is not None and (entry := cache.read(asking, claim.value)) is not None:
@@ -146,6 +151,22 @@ class CacheLayer:
             yield Sleep(pause)
             pause = min(LONGEST_PAUSE_S, pause * 1.5)
 
+    def _near(self, asking: Asking) -> Generator[Operation, Any, Entry | None]:
+        """The answer to an almost equal question, if there is one."""
+        store, model = self.cache.store, asking.asked.model
+        if not asking.near:
+            return None
+        if not isinstance(store, RemoteStore):
+            value = store.claim(asking.near, asking.org, model, None).value
+        elif store.is_down:
+            return None
+        else:
+            claim: Claim = yield store.asking(asking.near, asking.org, model, None)
+            value = claim.value
+        entry = None if value is None else self.cache.read(asking, value, near=True)
+        # The same question in the same words is not almost equal: its time is over.
+        return None if entry is None or entry.asked == asking.key else entry
+
     def _hit(self, call: Call, asking: Asking, entry: Entry, kind: str = "exact") -> Reply:
         """The entry as the caller wants it."""
         record, asked = call.record, asking.asked
@@ -169,9 +190,11 @@ class CacheLayer:
     def _sent(self, call: Call, send: Send, asking: Asking, flight: Flight | None, *, leased: bool) -> Flow:
         """Send, and keep the answer; a call that others wait for tells them how it ended."""
         cache = self.cache
-        cache.figures.count("misses")
+        before: Entry | None = None
 
         def landed(entry: Entry | None, *, left: bool = False) -> None:
+            if entry is not None and asking.near and entry.key == asking.key:
+                cache.keep_near(asking, entry, before)
             if leased:
                 kept = entry is not None or left
                 cache.store.release(asking.key, asking.org, asking.asked.model, asking.token, kept=kept)
@@ -179,6 +202,11 @@ class CacheLayer:
                 cache.flights.land(flight, Landed(entry, left))
 
         try:
+            before = yield from self._near(asking)
+            if before is not None and asking.looks and cache.trust is not None and cache.trust.may_give():
+                landed(before)
+                return self._hit(call, asking, before, "semantic")
+            cache.figures.count("misses")
             reply: Reply = yield from send(call)
             unread = reply.content is None or reply.rest is not None
             if reply.status == 200 and call.record.streamed and unread and call.reader is not None:
