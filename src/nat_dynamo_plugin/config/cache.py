@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block
 from nat_dynamo_plugin.config.values import Seconds, number
-from nat_dynamo_plugin.layers.key_sources import source_of
 from nat_dynamo_plugin.nearest import hidden
 
 if TYPE_CHECKING:
@@ -201,6 +200,8 @@ class CacheConfig(Block):
 def _secret(field: str, text: str) -> str:
     if not text.startswith(("env:", "file:")):
         return text
+    from nat_dynamo_plugin.layers.key_sources import source_of
+
     try:
         return source_of(text).value()
     except ValueError as error:
