@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from nat.builder.context import ContextState
-from nat.data_models.runtime_enum import RuntimeTypeEnum
-
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.question.org import current_org, org_digest
+from nat_dynamo_plugin.question.repetition import current_repetition
 
-MAX_QUESTIONS = 100_000
-"""Questions of evaluations whose repetitions are told apart; beyond that those are forgotten that came first."""
-
-_STATE = ContextState.get()
 _held: ContextVar[tuple[str | None] | None] = ContextVar("dynamo_cache_answer_key", default=None)
 """The answer key of the call at hand, which can be asked for once a call."""
 
@@ -29,33 +20,6 @@ def take_answer_key(ask: Callable[[], str | None]) -> str | None:
         return ask()
     _held.set(None)
     return held[0]
-
-
-class Repetitions:
-    """Tells the repetitions of a question of `nat eval` apart: they are there to be answered again."""
-
-    def __init__(self) -> None:
-        self._runs: OrderedDict[str, list[str]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def number(self) -> int:
-        """Which repetition this call is of, from 0; 0 outside evaluations."""
-        if _STATE.runtime_type.get() != RuntimeTypeEnum.EVALUATE:
-            return 0
-        run = _STATE.workflow_run_id.get()
-        if run is None:
-            return 0
-        question = hashlib.sha256(str(_STATE.input_message.get()).encode("utf-8", "surrogatepass")).hexdigest()
-        with self._lock:
-            runs = self._runs.setdefault(question, [])
-            if run not in runs:
-                runs.append(run)
-            while len(self._runs) > MAX_QUESTIONS:
-                self._runs.popitem(last=False)
-            return runs.index(run)
-
-
-_repetitions = Repetitions()
 
 
 class CallerScope:
@@ -83,7 +47,7 @@ class CallerScope:
         if self._answer_key is not None:
             answer = self._answer_key()
             _held.set((answer,))
-        number = _repetitions.number()
+        number = current_repetition()
         return (
             f"{who}{'' if answer is None else f' answer {answer}'}{f' repetition {number}' if number else ''}",
             digest,

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from nat.builder.context import ContextState
-from nat.data_models.runtime_enum import RuntimeTypeEnum
-
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.headers import Headers
-from nat_dynamo_plugin.layers.cache_scope import CallerScope, Repetitions, take_answer_key
+from nat_dynamo_plugin.layers.cache_scope import CallerScope, take_answer_key
 from nat_dynamo_plugin.question.org import org_digest, org_scope
+from nat_dynamo_plugin.question.repetition import repetition_scope
 
 
 def call(authorization: str | None = None) -> Call:
@@ -62,43 +57,9 @@ def test_an_answer_key_is_asked_for_once_a_call() -> None:
     assert take_answer_key(ask) == "c" and asked == ["a", "b", "c"]
 
 
-@contextmanager
-def run(name: str, question: str, runtime: RuntimeTypeEnum = RuntimeTypeEnum.EVALUATE) -> Iterator[None]:
-    state = ContextState.get()
-    tokens = [
-        (state.runtime_type, state.runtime_type.set(runtime)),
-        (state.workflow_run_id, state.workflow_run_id.set(name)),
-        (state.input_message, state.input_message.set(question)),
-    ]
-    try:
-        yield
-    finally:
-        for variable, token in tokens:
-            variable.reset(token)
-
-
-def test_repetitions_of_an_evaluations_question_are_told_apart() -> None:
-    one = Repetitions()
-    with run("1", "q"):
-        assert one.number() == 0
-    with run("2", "q"):
-        assert one.number() == 1
-    with run("3", "other"):
-        assert one.number() == 0
-    with run("1", "q"):
-        assert one.number() == 0
-
-
-@pytest.mark.parametrize("runtime", [r for r in RuntimeTypeEnum if r != RuntimeTypeEnum.EVALUATE])
-def test_whoever_asks_twice_elsewhere_is_answered_twice(runtime: RuntimeTypeEnum) -> None:
-    one = Repetitions()
-    for name in ("1", "2"):
-        with run(name, "q", runtime):
-            assert one.number() == 0
-
-
 def test_a_repetition_has_a_scope_of_its_own() -> None:
-    with run("a", "a question of this test"):
-        first = scope().of(call())
-    with run("b", "a question of this test"):
-        assert scope().of(call()) != first
+    scopes = []
+    for number in (0, 1, 2, 1):
+        with repetition_scope(number):
+            scopes.append(scope().of(call()))
+    assert len(set(scopes)) == 3 and scopes[1] == scopes[3] and scopes[0] == scope().of(call())
