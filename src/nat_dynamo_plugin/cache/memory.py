@@ -10,7 +10,7 @@ from time import monotonic
 from nat_dynamo_plugin.cache.store import Claim, Kept
 from nat_dynamo_plugin.locks import after_fork
 
-ENTRY_BYTES = 600
+ENTRY_BYTES = 400
 """What an entry takes besides its bytes and its key, about."""
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,3 +83,20 @@ def test_bytes_and_entries_are_bounded_and_counted(steps: list[tuple[str, int, b
             assert get(one, key) is not None or size + ENTRY_BYTES + 1 > 6000
         assert len(one) <= 4 and one.bytes <= 6000
         assert one.bytes == sum(len(kept.value) + len(kept.place) + ENTRY_BYTES for kept in one.entries())
+
+
+@pytest.mark.parametrize("size", [100, 1000, 20_000])
+def test_the_bytes_counted_are_the_bytes_taken(size: int) -> None:
+    """Within a tenth, of what Python itself says that it has taken."""
+    one, _, _ = store(10**6, 10**9)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(2000):
+            put(one, f"{number:064x}", bytes(size + number % 2), org=f"{number:032x}", model=f"model-{number}")
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert one.bytes == pytest.approx(taken, rel=0.1)
