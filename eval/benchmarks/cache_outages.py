@@ -1,7 +1,7 @@
 """What a Redis in trouble adds to calls: a thousand calls each while it is well, frozen, killed, full or refuses us.
 
-The server answers from memory, as in `cache.py`. Each call is another one, so all of them ask Redis for something that is
-not there, and write. Printed are the calls that failed and the time of a call: median, 99th percentile and longest.
+The server answers from memory, as in `cache.py`. Each call is another one, so all of them ask Redis for what is not
+there, and write. Printed are the calls that failed and the time of a call: median, 99th percentile and longest.
 
     python eval/benchmarks/cache_outages.py [--calls N]
 """
