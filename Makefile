@@ -94,7 +94,8 @@ lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versio
 	@set -e; \
 	lock() { $(UV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --no-annotate \
 	  --custom-compile-command "make lock" --override requirements/overrides.txt \
-	  $(if $(UPGRADE),--upgrade) --extra langchain --extra eval --extra optimize --extra local --extra telemetry --extra trace "$$@"; }; \
+	  $(if $(UPGRADE),--upgrade) --extra langchain --extra eval --extra optimize --extra local --extra telemetry \
+	  --extra trace --extra cache --extra limits "$$@"; }; \
 	lock --extra all pyproject.toml requirements/dev.in --output-file requirements/dev.txt; \
 	lock --constraint requirements/dev.txt pyproject.toml requirements/demo.in --output-file requirements/demo.txt; \
 	$(PYTHON) scripts/check_repository.py

@@ -8,11 +8,13 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
+from nat_dynamo_plugin.cache.responses import ResponseCache
 from nat_dynamo_plugin.config.cost import cost_layers
 from nat_dynamo_plugin.config.keys import sources_of
 from nat_dynamo_plugin.config.model import DynamoModelConfig
@@ -32,6 +34,8 @@ from nat_dynamo_plugin.http.flow import Layer, Send, chained
 from nat_dynamo_plugin.http.shell import KeyOf
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
+from nat_dynamo_plugin.layers.cache import CacheLayer
+from nat_dynamo_plugin.layers.cache_scope import CallerScope, take_answer_key
 from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
@@ -72,6 +76,7 @@ class Service:
         learning: what learns, if anything is `auto`.
         keys: the key's layer, if there is a key.
         banned: headers that leave with no request.
+        cache: the response cache, if there is one.
     """
 
     base_url: str | None
@@ -84,6 +89,7 @@ class Service:
     learning: LearningLayer | None = None
     keys: KeyLayer | None = field(default=None, repr=False)
     banned: Banned | None = None
+    cache: ResponseCache | None = field(default=None, repr=False)
 
     @property
     def api_key(self) -> str | None:
@@ -97,9 +103,11 @@ class Service:
         return None if self.keys is None else self.keys.header_for
 
     def close(self) -> None:
-        """Keep what was learned."""
+        """Keep what was learned, and what was answered."""
         if self.learning is not None:
             self.learning.close()
+        if self.cache is not None:
+            self.cache.close()
 
     @asynccontextmanager
     async def http_clients(self) -> AsyncIterator[HttpClients]:
@@ -150,7 +158,7 @@ def make_service(
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
     learning = _learning(config)
     admission = _admission(config, origin, template)
-    speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
+    speaker, planner, question = _speaking(config, origin, template, answer_key, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     cost, attempt_cost = cost_layers(config.cost, origin)
     layers: Sequence[Layer | None] = (
@@ -159,8 +167,9 @@ def make_service(
         cost,
         *_labels(config),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
+        (cache := _cache(config, question, keys, answer_key)),
         replay,
-        QuestionLayer(speaker, planner) if planner is not None or speaker.dialects else None,
+        question,
         guards.deadline(config),
         learning,
         admission,
@@ -187,6 +196,7 @@ def make_service(
         learning=learning,
         keys=keys,
         banned=None if config.headers is None else config.headers.banned(),
+        cache=None if cache is None else cache.cache,
     )
 
 
@@ -208,6 +218,19 @@ def _prepare(config: DynamoModelConfig, base_url: str | None) -> None:
     add_gauges(gate_gauges)
     guard_logs()
     remember_config([config, base_url])
+
+
+def _cache(
+    config: DynamoModelConfig,
+    question: QuestionLayer | None,
+    keys: KeyLayer | None,
+    answer_key: Callable[[], str | None] | None,
+) -> CacheLayer | None:
+    if config.cache is None:
+        return None
+    scope = CallerScope(None if keys is None else keys.tenant, answer_key, PLACEHOLDER)
+    note = None if question is None else question.note
+    return CacheLayer(config.cache.make(), scope, note, tuple(config.cache.key_headers))
 
 
 def _connection(config: DynamoModelConfig) -> Connection:
@@ -254,16 +277,16 @@ def _speaking(
     answer_key: Callable[[], str | None] | None,
     learning: LearningLayer | None,
     admission: AdmissionLayer | None,
-) -> tuple[Speaker, Planner[Said] | None]:
+) -> tuple[Speaker, Planner[Said] | None, QuestionLayer | None]:
     chosen = "prefix_wire" in config.model_fields_set
     names = dialects_for(config.prefix_wire, origin, DEFAULT_WIRE, is_dynamo=config.local is not None, chosen=chosen)
     dialects: tuple[Dialect, ...] = load_dialects(names, config.provider_cache.options(config.model_name))
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None
-    speaker = Speaker((*dialects, Replay(answer_key)) if answer_key is not None else dialects)
+    speaker = Speaker((*dialects, Replay(partial(take_answer_key, answer_key))) if answer_key is not None else dialects)
     if template is None:
-        return speaker, None
+        return speaker, None, QuestionLayer(speaker, None) if speaker.dialects else None
     planner = Planner(
         template,
         config.prefix_hints,
@@ -274,4 +297,4 @@ def _speaking(
         crowded=None if admission is None else admission.is_crowded,
         counters=shared(_shared.counters, (origin, config.model_name), CallCounters),
     )
-    return speaker, planner
+    return speaker, planner, QuestionLayer(speaker, planner)

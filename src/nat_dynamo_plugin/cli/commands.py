@@ -14,6 +14,7 @@ _COMMANDS = {
     "logs": (_EMBEDDED, "Print what one has logged."),
     "down": (_EMBEDDED, "End them."),
     "replay": ("nat_dynamo_plugin.cli.replay.command", "Play a recording on clusters of several sizes."),
+    "cache": ("nat_dynamo_plugin.cli.cache.command", "Look at a response cache in Redis, clear or check it."),
     "doctor": ("nat_dynamo_plugin.cli.doctor.command", "Find out what a server does with what we send."),
 }
 

@@ -12,24 +12,12 @@ from nat.data_models.optimizable import OptimizableField, SearchSpace
 from nat.llm.openai_llm import OpenAIModelConfig
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from nat_dynamo_plugin.config.admission import AdmissionConfig
-from nat_dynamo_plugin.config.block import Discreet, Location
-from nat_dynamo_plugin.config.breaker import BreakerConfig
-from nat_dynamo_plugin.config.connection import ConnectionConfig
-from nat_dynamo_plugin.config.cost import CostConfig
-from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
-from nat_dynamo_plugin.config.headers import TRACED, HeadersConfig, refuse_bans_of
+from nat_dynamo_plugin.config.block import Location
+from nat_dynamo_plugin.config.blocks import Blocks
+from nat_dynamo_plugin.config.headers import TRACED, refuse_bans_of
 from nat_dynamo_plugin.config.keys import Keys
-from nat_dynamo_plugin.config.layers import LayerConfig
-from nat_dynamo_plugin.config.limits import LimitsConfig
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
-from nat_dynamo_plugin.config.log import LogConfig
 from nat_dynamo_plugin.config.names import Names
-from nat_dynamo_plugin.config.org import OrgConfig
-from nat_dynamo_plugin.config.provider_cache import ProviderCacheConfig
-from nat_dynamo_plugin.config.record import RecordConfig
-from nat_dynamo_plugin.config.retry import RetryConfig
-from nat_dynamo_plugin.config.trace import TraceConfig
 from nat_dynamo_plugin.config.url import checked_url, server_of
 from nat_dynamo_plugin.config.values import Auto, File, LevelOrNumber, number
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, check_dialects
@@ -52,7 +40,7 @@ _OPENAI_ARGUMENTS = ("temperature", "top_p", "seed", "max_tokens")
 """The fields that are arguments of a call."""
 
 
-class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
+class DynamoModelConfig(Blocks, OpenAIModelConfig, name="dynamo"):
     """An LLM served by NVIDIA Dynamo, with one prefix identity a question and hints about the work to come.
 
     Give either `base_url` (a cluster) or `local` (an embedded Dynamo with simulated engines). Everything that NAT's
@@ -130,52 +118,6 @@ class DynamoModelConfig(Discreet, OpenAIModelConfig, name="dynamo"):
     local: LocalDynamoConfig | None = Field(
         default=None, description="Run an embedded Dynamo for this LLM instead of using base_url (default: none)."
     )
-    admission: AdmissionConfig = Field(
-        default_factory=AdmissionConfig, description="How many questions may be under way (default: all)."
-    )
-    retry: RetryConfig = Field(
-        default_factory=RetryConfig, description="Which failed calls are made again, and how often."
-    )
-    connection: ConnectionConfig = Field(
-        default_factory=ConnectionConfig, description="Timeouts, limits and habits of the connections."
-    )
-    breaker: BreakerConfig = Field(
-        default_factory=BreakerConfig, description="What becomes of calls while their server is down."
-    )
-    limits: LimitsConfig | None = Field(
-        default=None, description="How much may be asked for in a minute or a day (default: as much as there is)."
-    )
-    record: RecordConfig | None = Field(
-        default=None,
-        description="File that every call is written to with its answer, in clear, to run the agent again on an "
-        "embedded Dynamo (default: none).",
-    )
-    deadlines: DeadlinesConfig = Field(
-        default_factory=DeadlinesConfig, description="How long a call and a question may take (default: any time)."
-    )
-    headers: HeadersConfig | None = Field(
-        default=None, description="Headers that are added, and headers that never leave or arrive (default: none)."
-    )
-    trace: TraceConfig | None = Field(default=None, description="Which trace calls are part of (default: none).")
-    log: LogConfig | None = Field(default=None, description="One line a call: `calls`, or a block (default: none).")
-    org: OrgConfig | None = Field(
-        default=None, description="Who tells which org a call is for; each has a KV cache of its own (default: none)."
-    )
-    prompt_versions: bool = Field(
-        default=False, description="Whether records and metrics tell versions of prompts apart (default false)."
-    )
-    cost: CostConfig | None = Field(
-        default=None, description="What calls cost, as prices or as the price of an hour of your GPUs (default: off)."
-    )
-    provider_cache: ProviderCacheConfig = Field(
-        default_factory=ProviderCacheConfig, description="What other providers' prompt caches are told."
-    )
-    layers: list[LayerConfig] = Field(
-        default_factory=list,
-        description="Layers of your own between caller and server, outermost first: the name of an entry point in "
-        "nat_dynamo_plugin.layers, or package.module:Class; with options, `{name: {option: value}}` (default: none).",
-    )
-
     # What NAT has beside the blocks: the blocks hold these values, and NAT's code can read them here. They are left out
     # of dumps, as most are by NAT itself, for the block is in them.
     max_retries: int = Field(default=10, frozen=True, exclude=True, description="Same as `retry.max_retries`.")

@@ -33,6 +33,9 @@ class MetricSummary(BaseModel):
         default=0, description="Answered LLM calls of the questions that did not fail; 0: it is measured of no calls."
     )
     covered_calls: int = Field(default=0, description="Those of them that have what is measured.")
+    cache_hits: int = Field(
+        default=0, description="LLM calls answered from the response cache; they are in no average of this package."
+    )
     failures: dict[str, int] = Field(
         default_factory=dict, description="Questions that failed or were cut, by kind; they are in no average."
     )
@@ -77,6 +80,9 @@ class _Tally:
     failures: list[Failure] = field(default_factory=list)
     covered_calls: int = 0
     calls: int = 0
+    cache_hits: int = 0
+    left_out: int = 0
+    """Questions without a score because of the cache."""
 
     def add(self, metric: Metric, config: DynamoMetricConfig, question: Question, failure: Failure | None) -> None:
         if failure is not None:
@@ -87,6 +93,8 @@ class _Tally:
             covered, calls = metric.covered(question)
             self.covered_calls += covered
             self.calls += calls
+            self.cache_hits += question.cache_hits
+            self.left_out += bool(question.cache_hits and not samples)
         self.samples.extend(samples)
         self.items.append(_scored(metric, config, question, samples, flaw))
 
@@ -98,6 +106,7 @@ class _Tally:
         """Whether enough of the questions and of their calls have gone into the average."""
         # Failures are counted beside the average, not in it; who tunes wants none of them (`strict`).
         expected = len(self.items) if config.strict else len(self.items) - len(self.failures)
+        expected -= self.left_out
         share = config.min_coverage
         return self.with_score >= share * expected and self.covered_calls >= share * self.calls
 
@@ -112,6 +121,8 @@ class _Tally:
             )
         if self.covered_calls < self.calls:
             problems.append(f"{self.covered_calls:,} of {self.calls:,} answered LLM calls have data")
+        if self.cache_hits:
+            problems.append(f"{self.cache_hits:,} LLM calls came from the response cache and are left out")
         return "; ".join(problems) or None
 
 
@@ -144,6 +155,7 @@ def evaluate(metric: Metric, config: DynamoMetricConfig, items: Iterable[EvalInp
         samples=len(tally.samples),
         calls=tally.calls,
         covered_calls=tally.covered_calls,
+        cache_hits=tally.cache_hits,
         failures=by_kind,
         problem=problem,
     )

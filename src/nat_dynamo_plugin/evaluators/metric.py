@@ -83,12 +83,12 @@ class CallMetric(Metric):
         """What a call says; `None` if it says nothing."""
 
     def samples(self, question: Question) -> list[Sample]:
-        """One an answered call that says something."""
-        return [sample for call in question.answered_calls if (sample := self.sample(call)) is not None]
+        """One a call that a server answered and that says something; hits of the response cache are none."""
+        return [sample for call in question.served_calls if (sample := self.sample(call)) is not None]
 
     def covered(self, question: Question) -> tuple[int, int]:
-        """Answered calls with a sample, and all of them."""
-        return len(self.samples(question)), len(question.answered_calls)
+        """Calls that a server answered with a sample, and all of them."""
+        return len(self.samples(question)), len(question.served_calls)
 
 
 class DynamoMetricConfig(EvaluatorBaseConfig, ABC):

@@ -22,11 +22,14 @@ class QuestionLatency(Metric):
     def samples(self, question: Question) -> list[Sample]:
         """One a question, in seconds; none if an LLM call failed, for that question was not answered.
 
-        None either if no LLM was asked: a workflow that gave up before its first call is no fast one.
+        None either if no LLM was asked: a workflow that gave up before its first call is no fast one. Nor is one whose
+        answers came out of the response cache.
         """
         if not question.asked_an_llm:
             return []
         if len(question.answered_calls) < len(question.calls):
+            return []
+        if question.cache_hits:
             return []
         if question.started_at is None or question.ended_at is None:
             return []

@@ -105,6 +105,16 @@ class Question:
         return tuple(call for call in self.calls if not is_failed(call))
 
     @property
+    def served_calls(self) -> tuple[CallRecord, ...]:
+        """The answered calls that a server was asked for; the others' answers came out of the response cache."""
+        return tuple(call for call in self.answered_calls if call.cache is None)
+
+    @property
+    def cache_hits(self) -> int:
+        """Calls answered from the response cache, which say nothing about how anybody serves."""
+        return len(self.answered_calls) - len(self.served_calls)
+
+    @property
     def flaw(self) -> str | None:
         """Why the question says nothing about how it was served, or `None`: every call was answered, with data."""
         answered = self.answered_calls
@@ -115,6 +125,10 @@ class Question:
             why = first.error or f"status {first.status}"
             failed = len(self.calls) - len(answered)
             return f"question {self.id!r}: {failed} of {len(self.calls)} LLM calls failed ({why})"
+        if self.cache_hits:
+            return (
+                f"question {self.id!r}: {self.cache_hits} of {len(self.calls)} LLM calls came from the response cache"
+            )
         silent = sum(not call.has_dynamo_data for call in answered)
         if silent:
             return f"question {self.id!r}: {silent} of {len(self.calls)} LLM calls came back without Dynamo's data"
@@ -125,13 +139,15 @@ class Question:
 class QuestionFigures:
     """The countable facts of one question: what every evaluator reports and what the summary adds up.
 
-    Token sums cover the calls that say; `None` means that no call said. Costs are in USD, those of failed calls
-    included; `unpriced_calls` were answered and have none. `workers` maps a worker id to the
-    number of calls it answered, `failures` a kind of failure (`CallRecord.kind`) to the number of calls.
+    Token sums cover the calls that a server answered and that say; `None` means that no call said. Costs are in USD,
+    those of failed calls included; `unpriced_calls` were answered and have none. `workers` maps a worker id to the
+    number of calls it answered, `failures` a kind of failure (`CallRecord.kind`) to the number of calls. `cache_hits`
+    counts the calls that the response cache answered.
     """
 
     calls: int = 0
     failed_calls: int = 0
+    cache_hits: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     calls_without_dynamo_data: int = 0
     prefix_ids: list[str] = field(default_factory=list)
@@ -153,18 +169,16 @@ class QuestionFigures:
     @classmethod
     def of(cls, question: Question) -> QuestionFigures:
         """Count a question's calls. A failed call is not counted as one without Dynamo data."""
-        answered = question.answered_calls
-        workers = Counter(str(call.worker_id) for call in answered if call.worker_id is not None)
+        answered, served = question.answered_calls, question.served_calls
+        workers = Counter(str(call.worker_id) for call in served if call.worker_id is not None)
         return cls(
             calls=len(question.calls),
             failed_calls=len(question.calls) - len(answered),
+            cache_hits=question.cache_hits,
             failures=dict(Counter(kind for call in question.calls if (kind := call.kind or call.failure) is not None)),
-            calls_without_dynamo_data=sum(not call.has_dynamo_data for call in answered),
+            calls_without_dynamo_data=sum(not call.has_dynamo_data for call in served),
             prefix_ids=sorted({call.prefix_id for call in question.calls if call.prefix_id is not None}),
             workers=dict(sorted(workers.items())),
-            prompt_tokens=_total(call.prompt_tokens for call in answered),
-            cached_tokens=_total(call.cached_tokens for call in answered),
-            completion_tokens=_total(call.completion_tokens for call in answered),
             prompt_versions=by_version(question.calls),
             cost_usd=_total(call.cost_usd for call in question.calls),
             saved_usd=_total(call.saved_usd for call in question.calls),
@@ -172,6 +186,9 @@ class QuestionFigures:
             unpriced_attempts=sum(call.unpriced_attempts for call in question.calls),
             cost_by_function=by_function(question.calls),
             cost_by_org=_costs((call.org, call) for call in question.calls if call.org is not None),
+            prompt_tokens=_total(call.prompt_tokens for call in served),
+            cached_tokens=_total(call.cached_tokens for call in served),
+            completion_tokens=_total(call.completion_tokens for call in served),
             started_at=question.started_at,
             ended_at=question.ended_at,
             problems=list(question.problems),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from nat_dynamo_plugin.evaluators.failures import FailedAnswer
+from nat_dynamo_plugin.nat.journal import digest
+from nat_dynamo_plugin.question.repetition import repetition_scope
 from nat_dynamo_plugin.telemetry.record import RECORD_KEY, STEP_NAME
 
 logger = logging.getLogger(__name__)
@@ -37,20 +40,35 @@ class _Around:
 
 
 class NeverRaises(_Around):
-    """NAT's `SessionManager`, whose workflows end with a `FailedAnswer` where they would raise."""
+    """NAT's `SessionManager`, whose workflows end with a `FailedAnswer` where they would raise.
+
+    The repetitions of a question are numbered, so that a response cache does not answer one with another.
+    """
+
+    def __init__(self, inner: Any, calls: TakesCalls | None) -> None:
+        super().__init__(inner, calls)
+        self._runs: Counter[str] = Counter()
 
     @asynccontextmanager
     async def session(self, **kwargs: Any) -> AsyncIterator[_Session]:
         """NAT's session."""
         async with self._inner.session(**kwargs) as session:
-            yield _Session(session, self._calls)
+            yield _Session(session, self._calls, self._runs)
 
 
 class _Session(_Around):
+    def __init__(self, session: Any, calls: TakesCalls | None, runs: Counter[str]) -> None:
+        super().__init__(session, calls)
+        self._runs = runs
+
     @asynccontextmanager
     async def run(self, message: Any, **kwargs: Any) -> AsyncIterator[_Runner]:
-        async with self._inner.run(message, **kwargs) as runner:
-            yield _Runner(runner, message, self._calls)
+        asked = digest(message)
+        number = self._runs[asked]
+        self._runs[asked] += 1
+        with repetition_scope(number):
+            async with self._inner.run(message, **kwargs) as runner:
+                yield _Runner(runner, message, self._calls)
 
 
 class _Failed(BaseModel):

@@ -35,7 +35,7 @@ class Ttft(CallMetric):
 
     def suited(self, questions: Sequence[Question]) -> Ttft:
         """On the client's clock if the server's is not known of any call."""
-        calls = [call for question in questions for call in question.answered_calls]
+        calls = [call for question in questions for call in question.served_calls]
         if not self._or_client or any(call.server_ttft_ms is not None for call in calls):
             return self
         return Ttft("client") if any(call.client_ttft_ms is not None for call in calls) else self

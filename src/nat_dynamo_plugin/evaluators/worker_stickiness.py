@@ -23,7 +23,7 @@ class WorkerStickiness(Metric):
 
     def covered(self, question: Question) -> tuple[int, int]:
         """Answered calls that name their worker, and all of them."""
-        return sum(QuestionFigures.of(question).workers.values()), len(question.answered_calls)
+        return sum(QuestionFigures.of(question).workers.values()), len(question.served_calls)
 
 
 class WorkerStickinessConfig(DynamoMetricConfig, name="dynamo_worker_stickiness"):  # type: ignore[call-arg]

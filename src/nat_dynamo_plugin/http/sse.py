@@ -79,3 +79,9 @@ class EventCutter:
     def end(self) -> list[tuple[bytes, bytes]]:
         """The event that nothing ended."""
         return self.feed(b"\n\n")
+
+
+def events_in(stream: bytes) -> list[bytes]:
+    """The data of the events of a stream."""
+    cutter = EventCutter()
+    return [data for _, data in (*cutter.feed(stream), *cutter.end())]

@@ -177,6 +177,10 @@ class KeyLayer:
             return None
         return self._ring.of(None).header
 
+    def tenant(self) -> bytes:
+        """The preferred key's header, which tells whose calls these are."""
+        return self._ring.key(0).header
+
     def _is_ours(self, url: str) -> bool:
         """Whether this is the LLM's server, however its name is spelt."""
         found = self._ours.get(url)

@@ -13,6 +13,7 @@ from nat_dynamo_plugin.http.answer_fields import CHAT
 from nat_dynamo_plugin.http.call import Call
 from nat_dynamo_plugin.http.flow import Flow, Send
 from nat_dynamo_plugin.http.splice import spliced
+from nat_dynamo_plugin.http.sse import events_in
 from nat_dynamo_plugin.layers.answer import refused
 from nat_dynamo_plugin.layers.content import Tee
 from nat_dynamo_plugin.question.once import warn_once
@@ -55,7 +56,10 @@ class RecordingLayer:
         def ended(record: CallRecord) -> None:
             if record.failed:
                 return
-            said = of_whole(content) if content is not None else None if tee is None else of_events(tee.events)
+            if content is not None:
+                said = of_events(events_in(content)) if record.streamed else of_whole(content)
+            else:
+                said = None if tee is None else of_events(tee.events)
             if said is not None:
                 self._recorder.keep(asked, said, record)
             elif content is not None or tee is not None:

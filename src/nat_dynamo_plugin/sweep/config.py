@@ -97,6 +97,10 @@ class DynamoSweepConfig(OptimizerStrategyBaseConfig, name="dynamo_sweep"):  # ty
         description="The smallest gain worth having: if none of the finalists gains so much, that is a result, too; "
         "what the finals leave open is inconclusive.",
     )
+    allow_cache: bool = Field(
+        default=False,
+        description="Run although an LLM has a response cache, whose answers take no time and are left out.",
+    )
     max_failed_share: float = Field(
         default=0.0,
         ge=0.0,

@@ -141,7 +141,7 @@ def _questions(output: EvaluationRunOutput, max_failed_share: float) -> tuple[di
         raise RunFailed(f"{endless} of {len(items)} questions never ended", transient=transient)
     if not calls:
         raise RunFailed("no LLM call went through Dynamo")
-    silent = sum(not call.has_dynamo_data for call in calls if not is_failed(call))
+    silent = sum(not call.has_dynamo_data for call in calls if not is_failed(call) and call.cache is None)
     if silent:
         raise RunFailed(f"{silent} of {len(calls)} LLM calls came back without Dynamo's telemetry")
     return questions, len(calls)

@@ -24,6 +24,20 @@ logger = logging.getLogger(__name__)
 _OWN_SPACE = "optimizer.numeric.search_space"
 
 
+def refuse_cache(base: Config) -> None:
+    """No answer of a response cache says how anybody serves.
+
+    Raises:
+        ValueError: an LLM has one.
+    """
+    for name, llm in base.llms.items():
+        if getattr(llm, "cache", None) is not None:
+            raise ValueError(
+                f"llms.{name}.cache: a sweep would measure answers that are given again; take it out, or set "
+                "optimizer.numeric.allow_cache: true"
+            )
+
+
 class Task:
     """A sweep's settings, checked against the config that it tunes.
 
@@ -60,6 +74,8 @@ class Task:
         remember_config(base)
         self.snapshot = Snapshot(base, options)
         check_tuned(base)
+        if not config.allow_cache:
+            refuse_cache(base)
         self.objectives = objectives_of(base, optimizer)
         found = {path: space for path, space in full_space.items() if path != _OWN_SPACE}
         self.space = TunedSpace(base, {**found, **config.search_space})

@@ -17,12 +17,14 @@ class Gauge(NamedTuple):
         help: what it says, in a sentence.
         labels: whose value it is; few in number over the life of a process.
         value: the value.
+        counts: whether it only ever grows, as Prometheus' counters do.
     """
 
     name: str
     help: str
     labels: Mapping[str, str]
     value: float
+    counts: bool = False
 
 
 GaugeSource = Callable[[], Iterable[Gauge]]

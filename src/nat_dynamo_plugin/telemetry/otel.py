@@ -38,6 +38,8 @@ class OpenTelemetryExporter:
             self._has_reader = hasattr(metrics.get_meter_provider(), "force_flush")
             if not self._has_reader:
                 return
+        if record.cache is not None:
+            return  # these are metrics of inference, and there was none
         attributes = _attributes(record)
         for metric in self._metrics:
             value = getattr(record, metric.field)

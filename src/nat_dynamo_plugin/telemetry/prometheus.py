@@ -83,6 +83,8 @@ class _Model:
         self.calls[record.status] += 1
         if record.failed:
             self.errors[record.kind or record.failure or ""] += 1
+        if record.cache is not None:
+            return  # nobody has computed these tokens now, and no server took this time
         sums = self.sums
         for name, value in zip(_SUMMED, _summed(record), strict=True):
             if value:
@@ -166,15 +168,16 @@ class PrometheusExporter(Collector):
         yield from self._gauge_metrics()
 
     def _gauge_metrics(self) -> Iterator[Metric]:
-        families: dict[str, tuple[GaugeMetricFamily, dict[tuple[tuple[str, str], ...], float]]] = {}
-        for name, text, labels, value in self._gauges():
+        families: dict[str, tuple[Metric, dict[tuple[tuple[str, str], ...], float]]] = {}
+        for name, text, labels, value, counts in self._gauges():
             if name not in families:
-                families[name] = GaugeMetricFamily(f"nat_dynamo_{name}", text), {}
+                kind = CounterMetricFamily if counts else GaugeMetricFamily
+                families[name] = kind(f"nat_dynamo_{name}", text), {}
             values, key = families[name][1], tuple(sorted(labels.items()))
             values[key] = values.get(key, 0.0) + value
         for family, values in families.values():
             for key, value in values.items():
-                family.add_sample(family.name, dict(key), value)
+                family.add_sample(f"{family.name}_total" if family.type == "counter" else family.name, dict(key), value)
             yield family
 
 

@@ -81,6 +81,8 @@ class CallRecord:
         kv_hit_rate: share of the prompt (0 to 1) that Dynamo's router believed cached; `cached_tokens` is what was.
         queue_depth: requests in Dynamo's router queue.
         finish_reason: `finish_reason` of the choice that ended last; the status of a response of the responses API.
+        cache: `exact` or `semantic` if the answer came out of the response cache (`cache:`): then no server was asked,
+            and the tokens are those of the call that made the answer.
 
     How it ended (we say it, in the server's words where it has some):
         error: why this is no whole answer; `None` for a whole one.
@@ -149,6 +151,7 @@ class CallRecord:
     kv_hit_rate: float | None = None
     queue_depth: int | None = None
     finish_reason: str | None = None
+    cache: str | None = None
     error: str | None = None
     error_type: str | None = None
     kind: str | None = None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nat_dynamo_plugin.evaluators.failures import CUT, MAX_ERROR, FailedAnswer, Failure, count, failure_of, told
 from nat_dynamo_plugin.evaluators.records import Question
+from nat_dynamo_plugin.evaluators.sessions import NeverRaises
+from nat_dynamo_plugin.question.repetition import current_repetition
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 
@@ -63,3 +69,25 @@ def test_failures_are_counted_by_kind() -> None:
 def test_a_reader_that_left_early_failed_nothing(build: SimpleNamespace) -> None:
     left = CallRecord(status=200, error="closed early", error_type="left")
     assert failure_of("answer", Question.from_trajectory("q", build.question(left))) is None
+
+
+async def test_the_repetitions_of_a_question_are_numbered() -> None:
+    """In each evaluation anew, whatever order their sessions come in."""
+
+    class Sessions:
+        @asynccontextmanager
+        async def session(self, **_: Any) -> AsyncIterator[Sessions]:
+            yield self
+
+        @asynccontextmanager
+        async def run(self, message: Any, **_: Any) -> AsyncIterator[Any]:
+            yield message
+
+    async def number(sessions: NeverRaises, message: str) -> int:
+        async with sessions.session() as session, session.run(message):
+            return await asyncio.create_task(asyncio.to_thread(current_repetition))
+
+    for _ in range(2):
+        sessions = NeverRaises(Sessions(), None)
+        assert [await number(sessions, message) for message in ("a", "b", "a", "a")] == [0, 0, 1, 2]
+    assert current_repetition() == 0

@@ -389,6 +389,18 @@ def test_bad_fields_are_named(write: Write, text: str, message: str) -> None:
         load_config(write(("n_trials: 8", text)))
 
 
+CACHED = ("    _type: dynamo\n", "    _type: dynamo\n    cache: {}\n")
+
+
+async def test_a_response_cache_is_refused_unless_it_is_allowed(write: Write) -> None:
+    runs = Runs()
+    with pytest.raises(ValueError, match=r"llms\.dynamo\.cache: a sweep would measure answers that are given again"):
+        await sweep(write(CACHED), runs)
+    assert not runs.seen
+    await sweep(write(CACHED, ("seed: 7", "seed: 7\n    allow_cache: true")), runs)
+    assert runs.seen
+
+
 NOTHING = ("    optimizable_params: [prefix_total_requests, prefix_osl, prefix_iat]\n", "")
 
 

@@ -128,3 +128,22 @@ def test_prompts_are_told_apart_and_not_without_end(registry: CollectorRegistry)
     assert registry.get_sample_value(
         "nat_dynamo_prompt_calls_total", {"model": "n", "prompt_version": f"v{MAX_VERSIONS}"}
     )
+
+
+def test_an_answer_of_the_cache_is_a_call_and_no_work(registry: CollectorRegistry, record: CallRecord) -> None:
+    record.cache, record.attempts = "exact", 0
+    PrometheusExporter(registry)(record)
+    value = registry.get_sample_value
+    assert value("nat_dynamo_calls_total", {"model": "m", "status": "200"}) == 1
+    assert value("nat_dynamo_prompt_tokens_total", {"model": "m"}) == 0
+    assert value("nat_dynamo_call_seconds_count", {"model": "m"}) == 0
+
+
+def test_what_only_grows_is_a_counter(registry: CollectorRegistry) -> None:
+    counted = [Gauge("cache_hits", "Hits.", {"kind": "exact"}, 2.0, counts=True), Gauge("bytes", "Bytes.", {}, 3.0)]
+    PrometheusExporter(registry, lambda: [*counted, *counted])
+    text = generate_latest(registry).decode()
+    assert (
+        "# TYPE nat_dynamo_cache_hits_total counter" in text and 'nat_dynamo_cache_hits_total{kind="exact"} 4.0' in text
+    )
+    assert "# TYPE nat_dynamo_bytes gauge" in text and "nat_dynamo_bytes 6.0" in text

@@ -1,0 +1,1 @@
+"""`nat dynamo cache`: what a response cache in Redis holds."""
