@@ -15,6 +15,7 @@ _COMMANDS = {
     "down": (_EMBEDDED, "End them."),
     "replay": ("nat_dynamo_plugin.cli.replay.command", "Play a recording on clusters of several sizes."),
     "doctor": ("nat_dynamo_plugin.cli.doctor.command", "Find out what a server does with what we send."),
+    "bench": ("nat_dynamo_plugin.cli.bench.command", "Does the plugin pay on this server?"),
 }
 
 

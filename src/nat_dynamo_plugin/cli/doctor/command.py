@@ -46,7 +46,7 @@ def doctor(
         for name, url, served, key in servers:
             found += [_of(name, one) for one in asyncio.run(examine(url, model or served, key, load=load))]
     elif base_url is not None:
-        found = asyncio.run(examine(base_url.rstrip("/"), model, _key(api_key), load=load))
+        found = asyncio.run(examine(base_url.rstrip("/"), model, key_from(api_key), load=load))
     if as_json:
         click.echo(
             json.dumps([{k: redacted(v) if isinstance(v, str) else v for k, v in asdict(f).items()} for f in found])
@@ -62,7 +62,7 @@ def _of(name: str, finding: Finding) -> Finding:
     return replace(finding, topic=f"{name}: {finding.topic}")
 
 
-def _key(source: str | None) -> str | None:
+def key_from(source: str | None) -> str | None:
     if source is None:
         return None
     from nat_dynamo_plugin.layers.key_sources import source_of
