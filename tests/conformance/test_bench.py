@@ -123,12 +123,15 @@ def test_what_is_no_dynamo_is_named_and_measured(run: Any, knows_usage: bool) ->
     assert got.returncode == 0, got.stdout + got.stderr
     assert "not Dynamo" in got.stdout and "Hints and sessions do not act there" in got.stdout
     assert "It does not say how many tokens were cached" in got.stdout and "reuse |" not in got.stdout
-    assert got.stderr == ""
+    [warned] = got.stderr.splitlines()
+    assert "refuses Dynamo's body hints (unknown: ['nvext'])" in warned
     assert "of-another-server" not in str(keys) and asked[0]["model"] == "plain"
     assert missing.returncode == 2 and "env:NAME or file:PATH" in missing.stderr and "sk-secret" not in missing.stderr
 
 
 def test_what_can_not_be_measured_is_named(run: Any) -> None:
+    got = run("bench", "http://127.0.0.1:70000/v1")
+    assert got.returncode == 2 and "a port from 1 to 65535" in got.stderr and "Traceback" not in got.stderr
     got = run("bench", "http://127.0.0.1:9/v1")
     assert got.returncode == 2 and "nothing listens on 127.0.0.1:9" in got.stderr and "Traceback" not in got.stderr
     where = json.loads(run("up", "--detach", "--json", "--workers", "1").stdout)["base_url"]

@@ -128,7 +128,7 @@ async def _clients(base_url: str, model: str | None, key: str | None) -> AsyncIt
     import httpx
     from openai import AsyncOpenAI
 
-    from nat_dynamo_plugin.cli.doctor.reach import without_login
+    from nat_dynamo_plugin.cli.doctor.reach import PROXY_VARIABLES, without_login
     from nat_dynamo_plugin.config.model import DynamoModelConfig
     from nat_dynamo_plugin.layers.key import PLACEHOLDER
     from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
@@ -142,8 +142,8 @@ async def _clients(base_url: str, model: str | None, key: str | None) -> AsyncIt
     try:
         http = httpx.AsyncClient(headers=headers, auth=login, follow_redirects=True)
         plain = AsyncOpenAI(base_url=base_url, api_key=key or PLACEHOLDER)
-    except (ImportError, ValueError) as error:  # of a proxy that the environment names
-        raise NotMeasurable(f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY: {error}") from None
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy that the environment names
+        raise NotMeasurable(f"{PROXY_VARIABLES}: {error}") from None
     async with http, plain:
         server = await look(shown, model, http, plain)
         settings: dict[str, Any] = {"base_url": base_url, "model_name": server.model, "api_key": key or PLACEHOLDER}

@@ -88,7 +88,7 @@ async def examine(base_url: str, model: str | None, key: str | None, *, load: bo
 
     from nat_dynamo_plugin.cli.doctor.findings import Finding, Seen, findings
     from nat_dynamo_plugin.cli.doctor.probes import Prober
-    from nat_dynamo_plugin.cli.doctor.reach import Unreachable, reach, without_login
+    from nat_dynamo_plugin.cli.doctor.reach import PROXY_VARIABLES, Unreachable, reach, without_login
 
     if key is not None:
         remember(key)
@@ -97,8 +97,8 @@ async def examine(base_url: str, model: str | None, key: str | None, *, load: bo
     base_url, login = without_login(base_url)
     try:
         client = httpx.AsyncClient(headers=headers, limits=limits, auth=login, follow_redirects=True)
-    except (ImportError, ValueError) as error:  # of a proxy that the environment names
-        return [Finding("proxy", "bad", str(error), "no call is answered", "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY", True)]
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy that the environment names
+        return [Finding("proxy", "bad", str(error), "no call is answered", PROXY_VARIABLES, True)]
     async with client:
         try:
             models, found = await reach(base_url, client)
