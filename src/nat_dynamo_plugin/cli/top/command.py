@@ -55,7 +55,7 @@ def top(targets: tuple[str, ...], interval: float, once: bool, as_json: bool) ->
 def _embedded() -> list[str]:
     from nat_dynamo_plugin.cli.embedded.running import all_running
 
-    found, _ = all_running()
+    found = [one for one in all_running()[0] if not one.starting]
     if not found:
         raise click.UsageError("Give a base URL or a folder of an evaluation; no embedded Dynamo of ours is running.")
     return [one.base_url for one in found]
