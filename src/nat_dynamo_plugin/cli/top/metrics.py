@@ -36,7 +36,7 @@ def counts_of(text: str) -> Counts:
         found = [
             (name.removeprefix(prefix), labels, value) for name, labels, value in samples if name.startswith(prefix)
         ]
-        if found:
+        if found or any(family.name.startswith(prefix) for family in families):  # which has counted nothing yet
             counts = Counts(what="calls" if prefix == DYNAMO else "questions")
             if prefix == DYNAMO:
                 _registered(counts, samples)

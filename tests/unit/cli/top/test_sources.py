@@ -73,6 +73,12 @@ def test_our_own_metrics() -> None:
     assert found.ttft_s == pytest.approx(0.04) and found.ttft_buckets[0.05] == 1 and found.ttft_buckets[0.025] == 0
 
 
+def test_one_that_has_counted_nothing_yet() -> None:
+    registry = CollectorRegistry()
+    PrometheusExporter(registry, lambda: ())
+    assert counts_of(generate_latest(registry).decode()).calls == 0
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [("<html>\n", "are no metrics"), ("# TYPE up gauge\nup 1\n", "have nothing of Dynamo's frontend"), ("", "nothing")],
@@ -144,7 +150,7 @@ def test_what_can_not_be_looked_at_is_named(tmp_path: Path) -> None:
         source_of(str(tmp_path / "none"))
     with pytest.raises(NoSource, match=r"journal\.jsonl: No such file.*output folder of a `nat eval`"):
         source_of(str(tmp_path)).look()
-    with pytest.raises(NoSource, match="65535"):
+    with pytest.raises(NoSource, match="a port from 1 to 65535"):
         source_of("http://127.0.0.1:70000/v1")
     with pytest.raises(NoSource, match=r"GET http://127\.0\.0\.1:9/metrics: "):
         source_of("http://user:secret@127.0.0.1:9/v1").look()
