@@ -22,6 +22,7 @@ from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.discreet_logs import guard_logs
 from nat_dynamo_plugin.guards import shared
+from nat_dynamo_plugin.http.brief import brief_logs
 from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.clients import HttpClients, client_pair
 from nat_dynamo_plugin.http.engines import Connection
@@ -137,6 +138,7 @@ def make_service(
     """
     add_gauges(gate_gauges)
     guard_logs()
+    brief_logs()
     base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
     remember_config([config, base_url])
     origin = origin_of(base_url or OPENAI_URL)
