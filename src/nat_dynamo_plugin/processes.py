@@ -28,7 +28,12 @@ def start_of(pid: int) -> str:
 
 def this_process() -> str:
     """A name for this process that no other one has."""
-    return f"{this_machine()}:{os.getpid()}:{start_of(os.getpid())}"
+    return name_of(os.getpid())
+
+
+def name_of(pid: int) -> str:
+    """A name for a running process of this machine that no other one has."""
+    return f"{this_machine()}:{pid}:{start_of(pid)}"
 
 
 def is_dead(owner: str) -> bool:

@@ -27,6 +27,7 @@ from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.discreet_logs import guard_logs
 from nat_dynamo_plugin.guards import shared
 from nat_dynamo_plugin.http.banned import Banned
+from nat_dynamo_plugin.http.brief import brief_logs
 from nat_dynamo_plugin.http.call import origin_of
 from nat_dynamo_plugin.http.clients import HttpClients, client_pair
 from nat_dynamo_plugin.http.engines import Connection
@@ -217,6 +218,7 @@ def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
 def _prepare(config: DynamoModelConfig, base_url: str | None) -> None:
     add_gauges(gate_gauges)
     guard_logs()
+    brief_logs()
     remember_config([config, base_url])
 
 

@@ -60,6 +60,71 @@ def test_up_status_logs_and_down(run: Any) -> None:
     assert run("status").returncode == 1
 
 
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Any]:
+    """Starts a command, and does not wait for its end."""
+    environment, begun = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}, []
+
+    def command(*arguments: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "nat_dynamo_plugin.cli", *arguments]
+        process = subprocess.Popen(
+            argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        begun.append(process)
+        return process
+
+    yield command
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+def test_down_ends_one_that_is_still_starting(run: Any, begin: Any, detach: tuple[str, ...], tmp_path: Path) -> None:
+    # A process that is stopped as soon as it has begun does not get any further.
+    process = begin("up", "--port", "45990", *detach)
+    files = tmp_path / "nat-dynamo"
+    while not (found := list(files.glob("starting-*.json"))):
+        assert process.poll() is None
+    one = json.loads(found[0].read_text())
+    os.kill(one["pid"], signal.SIGSTOP)
+    if list(files.glob("45990.json")):
+        pytest.skip("it was quicker than we could stop it")
+    assert one["starting"] and one["port"] == 45990
+    shown = run("status")
+    assert shown.returncode == 1 and "starting  nat-dynamo-local  2 workers" in shown.stdout
+    assert "None is running" in run("logs").stderr
+    os.kill(one["pid"], signal.SIGCONT)
+    assert "(process" in run("down", "--port", "45990").stdout
+    _, problems = process.communicate(timeout=60)
+    assert is_dead(one["owner"]) and not list(files.glob("*.json"))
+    assert run("status").stderr == "" and run("down").stdout == "None is running.\n"
+    if detach:
+        assert process.returncode == 1 and "asked to end while it started" in problems
+    assert "Traceback" not in problems
+
+
+def test_two_at_once(run: Any, begin: Any) -> None:
+    both = [begin("up", "--detach", "--json", "--workers", "1") for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    urls = {json.loads(out)["base_url"] for out, _ in said}
+    assert len(urls) == 2, said
+    assert {line.split()[0] for line in run("status").stdout.splitlines()} == urls
+    assert set(run("down").stdout.splitlines()) == {f"{url} is down" for url in urls}
+
+
+def test_two_at_once_on_one_port(run: Any, begin: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = [begin("up", "--detach", "--json", "--workers", "1", "--port", port) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    [problem] = [errors for process, (_, errors) in zip(both, said, strict=True) if process.returncode]
+    assert port in problem and "Traceback" not in problem
+    assert run("down").stdout == f"http://127.0.0.1:{port}/v1 is down\n"
+
+
 def test_one_that_was_killed_is_recognised(run: Any) -> None:
     one = json.loads(run("up", "--detach", "--json", "--workers", "1").stdout)
     os.kill(one["pid"], signal.SIGKILL)

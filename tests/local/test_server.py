@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
 import random
 import shutil
@@ -419,3 +420,11 @@ async def test_without_dynamo_the_error_says_what_to_install(missing: str, monke
         await LocalDynamo(LocalDynamoConfig()).start()
     assert 'pip install "nat-dynamo-plugin[local]"' in str(caught.value)
     assert "pip install --no-deps ai-dynamo==1.6.0" in str(caught.value)
+
+
+async def test_a_start_does_not_log_its_looks(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="httpx")
+    async with LocalDynamo(LocalDynamoConfig(workers=1)) as dynamo:
+        assert not [record for record in caplog.records if record.name == "httpx"]
+        await dynamo.metrics()
+        assert [record.getMessage() for record in caplog.records if record.name == "httpx"] != []

@@ -25,7 +25,9 @@ def checked_url(name: str, url: str) -> str:
             near = f"; did you mean {hidden('http://' + rest + ('' if '/' in rest else '/v1'))}?"
     except ValueError:
         pass  # a port that is no number, or half an IPv6 address
-    raise ValueError(f"{shown(name, url)} is no URL of a server: use http:// or https://, host and port{near}")
+    raise ValueError(
+        f"{shown(name, url)} is no URL of a server: use http:// or https://, a host, and a port from 1 to 65535{near}"
+    )
 
 
 def server_of(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from nat_dynamo_plugin.telemetry.kinds import ADVICE, classify
 _MAX_WORDS = 4000
 """Longest text of a server that is no JSON (characters) in an exception."""
 _ATTRIBUTE = "dynamo_words"
+_ABOUT = re.compile(r"\[[^\[\]]*, \d+ attempts? in [\d.]+ s: \w+")
 
 
 def about(call: Call) -> str:
@@ -29,6 +31,11 @@ def about(call: Call) -> str:
     ]
     advice = ADVICE.get(kind)
     return f"[{', '.join(who)}: {kind.value}{f'; {advice}' if advice else ''}]"
+
+
+def says_about(text: str) -> bool:
+    """Whether an error's text has what `about` says, so that no traceback is needed to know what it was."""
+    return _ABOUT.search(text) is not None
 
 
 def told(call: Call, reply: Reply) -> Reply:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -201,7 +203,7 @@ class LocalDynamo:
         instance = self._instance
         deadline = time.monotonic() + self.config.startup_timeout_s
         missing = "the frontend does not answer yet"
-        async with _http_client() as client:
+        async with _http_client() as client, _unlogged():
             while True:
                 instance.check_alive()
                 with contextlib.suppress(httpx.TransportError):
@@ -230,3 +232,26 @@ class LocalDynamo:
 def _http_client() -> httpx.AsyncClient:
     # Plain HTTP on loopback: no proxy from the environment, and no certificates to load.
     return httpx.AsyncClient(trust_env=False, verify=False, timeout=5.0)
+
+
+_looking: ContextVar[bool] = ContextVar("dynamo_looking", default=False)
+
+
+class _NotLooking(logging.Filter):
+    """Keeps httpx's line for each request out of the log while we look whether Dynamo serves, ten times a second."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _looking.get()
+
+
+_not_looking = _NotLooking()
+
+
+@contextlib.asynccontextmanager
+async def _unlogged() -> AsyncIterator[None]:
+    logging.getLogger("httpx").addFilter(_not_looking)  # the same one counts once
+    token = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(token)

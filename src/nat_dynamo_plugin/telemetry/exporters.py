@@ -59,6 +59,11 @@ def default_exporters() -> tuple[Emit, ...]:
     return tuple(exporters)
 
 
+def prepare() -> None:
+    """Make the exporters now, not at the first record, so that their metrics are there from the beginning."""
+    _exporters.current()
+
+
 def set_exporters(exporters: Sequence[Emit] | None) -> None:
     """Choose where records go; `None` goes back to the default (`default_exporters`)."""
     with _exporters.lock:

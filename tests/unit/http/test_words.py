@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.headers import Headers
-from nat_dynamo_plugin.http.words import about, let_openai_tell, tell, told
+from nat_dynamo_plugin.http.words import about, let_openai_tell, says_about, tell, told
 
 
 def call(**record: Any) -> Call:
@@ -34,6 +34,12 @@ def test_it_says_who_was_asked_for_what_how_often_and_what_to_do() -> None:
     words = about(call(prefix_id="q1", worker_id=7, attempts=3, status=401))
     assert words.startswith("[http://host:8000, model boiler, prefix q1, worker 7, 3 attempts in 0.")
     assert words.endswith("s: authentication; check api_key]") and "pass" not in words
+
+
+def test_what_it_says_is_recognised() -> None:
+    assert says_about(f"Connection error. {about(call())}")
+    assert says_about(about(call(prefix_id="q1", worker_id=7, attempts=12)))
+    assert not says_about("[1, 2] attempts in 3 s") and not says_about("")
 
 
 def test_one_attempt_is_one() -> None:

@@ -46,7 +46,7 @@ def doctor(
         for name, url, served, key in servers:
             found += [_of(name, one) for one in asyncio.run(examine(url, model or served, key, load=load))]
     elif base_url is not None:
-        found = asyncio.run(examine(base_url.rstrip("/"), model, _key(api_key), load=load))
+        found = asyncio.run(examine(base_url.rstrip("/"), model, key_from(api_key), load=load))
     if as_json:
         click.echo(
             json.dumps([{k: redacted(v) if isinstance(v, str) else v for k, v in asdict(f).items()} for f in found])
@@ -62,7 +62,7 @@ def _of(name: str, finding: Finding) -> Finding:
     return replace(finding, topic=f"{name}: {finding.topic}")
 
 
-def _key(source: str | None) -> str | None:
+def key_from(source: str | None) -> str | None:
     if source is None:
         return None
     from nat_dynamo_plugin.layers.key_sources import source_of
@@ -88,7 +88,7 @@ async def examine(base_url: str, model: str | None, key: str | None, *, load: bo
 
     from nat_dynamo_plugin.cli.doctor.findings import Finding, Seen, findings
     from nat_dynamo_plugin.cli.doctor.probes import Prober
-    from nat_dynamo_plugin.cli.doctor.reach import Unreachable, reach, without_login
+    from nat_dynamo_plugin.cli.doctor.reach import PROXY_VARIABLES, Unreachable, reach, without_login
 
     if key is not None:
         remember(key)
@@ -97,8 +97,8 @@ async def examine(base_url: str, model: str | None, key: str | None, *, load: bo
     base_url, login = without_login(base_url)
     try:
         client = httpx.AsyncClient(headers=headers, limits=limits, auth=login, follow_redirects=True)
-    except (ImportError, ValueError) as error:  # of a proxy that the environment names
-        return [Finding("proxy", "bad", str(error), "no call is answered", "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY", True)]
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy that the environment names
+        return [Finding("proxy", "bad", str(error), "no call is answered", PROXY_VARIABLES, True)]
     async with client:
         try:
             models, found = await reach(base_url, client)

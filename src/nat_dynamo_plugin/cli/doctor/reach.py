@@ -13,12 +13,15 @@ import httpx
 
 from nat_dynamo_plugin.cli.doctor.findings import Finding
 from nat_dynamo_plugin.config.url import checked_url
+from nat_dynamo_plugin.nearest import hidden
 
 LIMIT_S = 8.0
 """Seconds for all of it."""
 STEP_S = 4.0
 """Seconds for one step."""
 _NO_CALL = "no call is answered"
+PROXY_VARIABLES = "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"
+"""What names a proxy."""
 _NO_PROXY = "NO_PROXY: the server's host, or the right proxy"
 
 
@@ -64,10 +67,7 @@ async def _reach(base_url: str, client: httpx.AsyncClient) -> tuple[list[str], l
     if proxy is None:
         found.append(await _connect(base_url))
     else:
-        via = urlsplit(proxy)
-        found.append(
-            Finding("proxy", "ok", f"{via.scheme}://{via.netloc.rpartition('@')[2]}, named by the environment")
-        )
+        found.append(Finding("proxy", "ok", f"{_proxy(proxy)}, named by the environment"))
     try:
         response = await client.get(f"{base_url}/models", timeout=STEP_S)
     except httpx.ProxyError as error:
@@ -95,6 +95,22 @@ async def _reach(base_url: str, client: httpx.AsyncClient) -> tuple[list[str], l
     what = f"GET {base_url}/models: {response.status_code}, {kind}: no list of models"
     found.append(Finding("path", "unknown", what, change="base_url: ends with /v1, and is the API's, not a page's"))
     return [], found  # it may serve calls all the same
+
+
+def _proxy(url: str) -> str:
+    """A proxy's URL without its login.
+
+    Raises:
+        Unreachable: it is none; httpx would fail at it in ways of its own.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.hostname and parts.port != 0:
+            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    except ValueError:
+        pass  # a port that is no number, or above 65535
+    what = f"the proxy {hidden(url)}, named by the environment, is no URL with a host and a port from 1 to 65535"
+    raise Unreachable("proxy", what, PROXY_VARIABLES)
 
 
 def _redirect(base_url: str, response: httpx.Response) -> Finding:

@@ -100,7 +100,7 @@ def _detached(context: click.Context) -> Running:
     Raises:
         click.ClickException: it can not be started.
     """
-    from nat_dynamo_plugin.cli.embedded.running import Running
+    from nat_dynamo_plugin.cli.embedded.running import Running, beginning, forget, keep
 
     asked = ["--json"]
     for option in context.command.params:
@@ -117,14 +117,25 @@ def _detached(context: click.Context) -> Running:
             text=True,
             start_new_session=True,
         )
+        # `down` is to find it before it has got as far as to say so itself.
+        start = beginning(
+            process.pid,
+            port=context.params["port"],
+            model=context.params["model"],
+            workers=context.params["workers"],
+        )
+        with contextlib.suppress(OSError):  # it says so itself
+            keep(start)
         assert process.stdout is not None
         with process.stdout as said:
             line = said.readline()
+        forget(start)
         if not line:
             status = process.wait()
             problems.seek(0)
             text = problems.read().strip().removeprefix("Error: ")
-            raise click.ClickException(text or f"it ended with status {status}")
+            ended = "it was asked to end while it started" if status in (0, -signal.SIGTERM) else ""
+            raise click.ClickException(text or ended or f"it ended with status {status}")
     found = json.loads(line)
     found.pop("base_url")
     return Running(**found)
@@ -133,16 +144,17 @@ def _detached(context: click.Context) -> Running:
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def status(as_json: bool) -> None:
-    """Show the embedded Dynamos that `up` has started. Exit code 1 if none runs."""
+    """Show the embedded Dynamos that `up` has started. Exit code 1 if none serves."""
     found = _running()
     if as_json:
         click.echo(json.dumps([one.to_dict() for one in found]))
     else:
         for one in found:
-            click.echo(f"{one.base_url}  {one.model}  {one.workers} workers  process {one.pid}")
+            where = "starting" if one.starting else one.base_url
+            click.echo(f"{where}  {one.model}  {one.workers} workers  process {one.pid}")
         if not found:
             click.echo("None is running.")
-    raise SystemExit(0 if found else 1)
+    raise SystemExit(0 if any(not one.starting for one in found) else 1)
 
 
 def _running() -> list[Running]:
@@ -151,7 +163,7 @@ def _running() -> list[Running]:
 
     found, gone = all_running()
     for one in gone:
-        click.echo(f"{one.base_url} is gone: its process {one.pid} was killed", err=True)
+        click.echo(f"{one.name} is gone: its process {one.pid} was killed", err=True)
     return found
 
 
@@ -170,7 +182,7 @@ def _chosen(port: int | None) -> list[Running]:
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C, or until it ends.")
 def logs(port: int | None, follow: bool) -> None:
     """Print what the processes of an embedded Dynamo have logged."""
-    found = _chosen(port)
+    found = [one for one in _chosen(port) if not one.starting]
     if len(found) != 1:
         raise click.UsageError("None is running." if not found else "Several run: choose one by --port.")
     one, read = found[0], dict[Path, int]()
@@ -189,7 +201,9 @@ def logs(port: int | None, follow: bool) -> None:
 @click.command("down")
 @click.option("--port", type=int, help="Only the one on this port.")
 def down(port: int | None) -> None:
-    """End the embedded Dynamos that `up` has started. Harmless if none runs."""
+    """End the embedded Dynamos that `up` has started, also those that are still starting. Harmless if none runs."""
+    from nat_dynamo_plugin.cli.embedded.running import forget
+
     found = _chosen(port)
     for one in found:
         _signal(one, signal.SIGTERM)
@@ -199,7 +213,8 @@ def down(port: int | None) -> None:
             time.sleep(_LOOK_S)
         if one.lives:
             _signal(one, signal.SIGKILL)  # its supervisor ends the rest
-        click.echo(f"{one.base_url} is down")
+        forget(one)  # if it could not do so itself
+        click.echo(f"{one.name} is down")
     if not found:
         click.echo("None is running.")
 

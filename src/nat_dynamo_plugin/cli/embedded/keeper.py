@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from nat_dynamo_plugin.cli.embedded.running import Running, folder, forget, keep
+from nat_dynamo_plugin.cli.embedded.running import Running, beginning, folder, forget, keep
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoError
 from nat_dynamo_plugin.processes import this_process
@@ -31,37 +31,57 @@ async def keep_one(config: LocalDynamoConfig, model: str, ready: Callable[[Runni
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
-    dynamo = LocalDynamo(config, model_name=model)
-    if not await _started(dynamo, asked):
-        return
+    start = beginning(os.getpid(), port=config.port, model=model, workers=config.workers)
+    _keep(start)
     try:
-        one = Running(
-            pid=os.getpid(),
-            owner=this_process(),
-            port=int(dynamo.frontend_url.rpartition(":")[2]),
-            model=model,
-            workers=config.workers,
-            work_dir=str(dynamo.work_dir),
-            log_dir=str(dynamo.log_dir),
-        )
+        dynamo = LocalDynamo(config, model_name=model)
+        if not await _started(dynamo, asked):
+            return
         try:
-            keep(one)
-        except OSError as error:
-            raise LocalDynamoError(
-                f"{str(folder())!r} can not be written: {error.strerror}; XDG_STATE_HOME: a folder of yours"
-            ) from None
-        try:
-            ready(one)
-            while not asked.is_set():
-                dynamo.check_alive()
-                try:
-                    await asyncio.wait_for(asked.wait(), LOOK_S)
-                except TimeoutError:
-                    continue
+            await _until_asked(dynamo, _serving(dynamo, model), asked, start, ready)
         finally:
-            forget(one)
+            await dynamo.stop()
     finally:
-        await dynamo.stop()
+        forget(start)
+
+
+def _serving(dynamo: LocalDynamo, model: str) -> Running:
+    return Running(
+        pid=os.getpid(),
+        owner=this_process(),
+        port=int(dynamo.frontend_url.rpartition(":")[2]),
+        model=model,
+        workers=dynamo.config.workers,
+        work_dir=str(dynamo.work_dir),
+        log_dir=str(dynamo.log_dir),
+    )
+
+
+def _keep(one: Running) -> None:
+    try:
+        keep(one)
+    except OSError as error:
+        raise LocalDynamoError(
+            f"{str(folder())!r} can not be written: {error.strerror}; XDG_STATE_HOME: a folder of yours"
+        ) from None
+
+
+async def _until_asked(
+    dynamo: LocalDynamo, one: Running, asked: asyncio.Event, start: Running, ready: Callable[[Running], None]
+) -> None:
+    """Let it be found while it serves."""
+    _keep(one)
+    forget(start)
+    try:
+        ready(one)
+        while not asked.is_set():
+            dynamo.check_alive()
+            try:
+                await asyncio.wait_for(asked.wait(), LOOK_S)
+            except TimeoutError:
+                continue
+    finally:
+        forget(one)
 
 
 async def _started(dynamo: LocalDynamo, asked: asyncio.Event) -> bool:

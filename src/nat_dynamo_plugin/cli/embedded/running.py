@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_dynamo_plugin.files import write_text
-from nat_dynamo_plugin.processes import is_dead
+from nat_dynamo_plugin.processes import is_dead, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,12 @@ class Running:
     Attributes:
         pid: the process that keeps it.
         owner: its name as `processes.this_process` gives it, which no later process of this id has.
-        port: the frontend's.
+        port: the frontend's; of one that is starting the one that was asked for, 0 for any.
         model: the model's name.
         workers: how many there are.
         work_dir: its temporary folder.
         log_dir: where its processes log.
+        starting: whether it does not serve yet, and has no folders.
     """
 
     pid: int
@@ -33,6 +34,7 @@ class Running:
     workers: int
     work_dir: str
     log_dir: str
+    starting: bool = False
 
     @property
     def base_url(self) -> str:
@@ -44,9 +46,21 @@ class Running:
         return asdict(self) | {"base_url": self.base_url}
 
     @property
+    def name(self) -> str:
+        """What it is called where it is told of."""
+        if not self.starting:
+            return self.base_url
+        return f"the one that was starting{f' on port {self.port}' if self.port else ''} (process {self.pid})"
+
+    @property
     def lives(self) -> bool:
         """Whether the process that keeps it is there."""
         return not is_dead(self.owner)
+
+
+def beginning(pid: int, *, port: int | None, model: str, workers: int) -> Running:
+    """One whose process has just been started."""
+    return Running(pid, name_of(pid), port or 0, model, workers, work_dir="", log_dir="", starting=True)
 
 
 def folder() -> Path:
@@ -62,16 +76,20 @@ def keep(running: Running) -> Path:
         OSError: it can not be written.
     """
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = folder() / f"{running.port}.json"
+    file = _file(running)
     write_text(file, json.dumps(asdict(running)))
     return file
 
 
 def forget(running: Running) -> None:
     """Remove one's file, unless another one has the port by now."""
-    file = folder() / f"{running.port}.json"
+    file = _file(running)
     if _read(file) == running:
         file.unlink(missing_ok=True)
+
+
+def _file(running: Running) -> Path:
+    return folder() / (f"starting-{running.pid}.json" if running.starting else f"{running.port}.json")
 
 
 def _read(file: Path) -> Running | None:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nat_dynamo_plugin.cli.tables import markdown
+
 if TYPE_CHECKING:
     from nat_dynamo_plugin.cli.replay.play import Played
+    from nat_dynamo_plugin.recording.rows import RecordedCall
 
 
 def _counts(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -30,6 +33,8 @@ def _counts(context: click.Context, parameter: click.Parameter, value: str) -> l
 @click.option("--speedup", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Hurry.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Questions a second; else as recorded.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the arrivals at that rate.")
+@click.option("--questions", type=click.IntRange(1), help="Of a trace only so many, the first ones.")
+@click.option("--scale", type=click.FloatRange(0, 10, min_open=True), default=1.0, help="Of a trace's token counts.")
 @click.option("--queue", is_flag=True, help="Router queue threshold 0, so that priorities act.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def replay(
@@ -39,14 +44,17 @@ def replay(
     speedup: float,
     rate: float | None,
     seed: int,
+    questions: int | None,
+    scale: float,
     queue: bool,
     as_json: bool,
 ) -> None:
     """Play a recording on embedded clusters: how many workers do these questions need?
 
     Each cluster has a real frontend and router and answers as recorded; its engines are simulated, so compare the rows
-    with each other, not with a GPU. RECORDING is what `record: FILE` of a config wrote. Exit code 1 if a cluster
-    answered no question in whole.
+    with each other, not with a GPU. RECORDING is what `record: FILE` of a config wrote, or a trace without content:
+    Mooncake's format, or all_requests_profiler_traces.json of NAT's profiler. Exit code 1 if a cluster answered no
+    question in whole.
     """
     import asyncio
 
@@ -55,21 +63,23 @@ def replay(
     from nat_dynamo_plugin.config.local import LocalDynamoConfig
     from nat_dynamo_plugin.local import LocalDynamoError
     from nat_dynamo_plugin.recording.rows import read
+    from nat_dynamo_plugin.recording.traces.load import is_recording
 
     try:
-        rows, _ = read(recording)
-        questions = plan(rows, rate=rate, seed=seed)
+        has_content = is_recording(recording)
+        rows = read(recording)[0] if has_content else _traced(recording, questions, scale)
+        asked = plan(rows, rate=rate, seed=seed)
         found = []
         for count in workers:
             local = LocalDynamoConfig(
                 workers=count,
                 kv_blocks=kv_blocks,
                 speedup=speedup,
-                answers=recording,
+                answers=recording if has_content else None,
                 queue_threshold=0 if queue else None,
                 track_output_blocks=True,
             )
-            found.append(asyncio.run(play(rows, questions, local)))
+            found.append(asyncio.run(play(rows, asked, local)))
             if not as_json:
                 click.echo(f"{count} workers: done", err=True)
     except (LocalDynamoError, ValueError) as error:
@@ -81,23 +91,32 @@ def replay(
             if one.problem is not None:
                 click.echo(f"{one.workers} workers: {one.failed} failed calls, the first: {one.problem}", err=True)
         come = "as recorded" if rate is None else f"{rate:g} a second, at random (seed {seed})"
-        click.echo(f"{len(questions)} questions, {len(rows)} calls, arriving {come}; engines are simulated.\n")
-        click.echo(table(found, len(questions)))
+        click.echo(f"{len(asked)} questions, {len(rows)} calls, arriving {come}; engines are simulated.\n")
+        click.echo(table(found, len(asked)))
     raise SystemExit(not all(one.questions for one in found))
+
+
+def _traced(trace: Path, questions: int | None, scale: float) -> list[RecordedCall]:
+    """A trace's calls, in words of the embedded model."""
+    from nat_dynamo_plugin.local.model import load_tokenizer, tokenizer_file
+    from nat_dynamo_plugin.recording.traces.load import read_trace
+    from nat_dynamo_plugin.recording.traces.shape import Fit
+    from nat_dynamo_plugin.recording.words import words
+
+    try:
+        counted = len(load_tokenizer(tokenizer_file()).encode(words("calibration", 1000)).ids)
+    except ImportError as error:
+        raise click.ClickException(f"{error}: the extra `local` is not installed") from None
+    return read_trace(trace, Fit(counted / 1000, scale, questions))
 
 
 def table(found: list[Played], questions: int) -> str:
     """The figures, as Markdown that lines up."""
     names = ("workers", "answered", "failed calls", "reuse", "mean s", "p50 s", "p95 s", "TTFT p95 s", "all done s")
-    lines = [list(names)]
+    lines = []
     for one in found:
         times = (one.mean_s, one.p50_s, one.p95_s, one.ttft_p95_s, one.all_s)
         figures = ["-" if value is None else f"{value:.2f}" for value in times]
         reuse = "-" if one.reuse is None else f"{one.reuse:.1%}"
         lines.append([str(one.workers), f"{one.questions} of {questions}", str(one.failed), reuse, *figures])
-    widths = [max(len(line[k]) for line in lines) for k in range(len(names))]
-    shown = [
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
-    shown.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
-    return "\n".join(shown)
+    return markdown(names, lines)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
+from nat_dynamo_plugin.cli.replay.asking import ask_question, asked
 from nat_dynamo_plugin.cli.replay.schedule import PlannedQuestion
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.evaluators.metric import Sample, aggregate
+from nat_dynamo_plugin.local import LocalDynamo
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.recording.rows import RecordedCall
 from nat_dynamo_plugin.running import running_service
@@ -57,7 +60,8 @@ async def play(rows: Sequence[RecordedCall], questions: Sequence[PlannedQuestion
     Args:
         rows: the recorded calls.
         questions: what is planned.
-        local: the cluster; `answers` names the recording. Pauses pass as much faster as its engines run.
+        local: the cluster; `answers` names the recording, if its rows have content. Pauses pass as much faster as its
+            engines run.
 
     Raises:
         LocalDynamoError: it can not be started.
@@ -65,31 +69,24 @@ async def play(rows: Sequence[RecordedCall], questions: Sequence[PlannedQuestion
     from nat_dynamo_plugin.telemetry import exporters
 
     records: list[CallRecord] = []
-    config = DynamoModelConfig(model_name="recorded", local=local)
     exporters.set_exporters([records.append])
     try:
-        async with running_service(config) as service, service.http_clients() as http:
+        async with _served(local) as config, running_service(config) as service, service.http_clients() as http:
             client: Any = http.async_openai()
             started = perf_counter()
 
             async def question(planned: PlannedQuestion) -> float:
                 await asyncio.sleep(planned.at_s / local.speedup)
                 began = perf_counter()
-                done = [asyncio.Event() for _ in planned.calls]
 
-                async def call(place: int) -> None:
-                    this = planned.calls[place]
-                    for other in this.after:
-                        await done[other].wait()
-                    await asyncio.sleep(this.gap_s / local.speedup)
-                    row = rows[this.number]
-                    try:
-                        await client.chat.completions.create(**_asked(row, http.model_name))
-                    finally:
-                        done[place].set()
+                async def call(number: int) -> None:
+                    row = rows[number]
+                    more = 0 if local.answers is None else _TOKENS_MORE
+                    tokens = (row.completion_tokens or 1024) + more
+                    await client.chat.completions.create(**asked(row, http.model_name, tokens))
 
                 with DynamoPrefixContext.scope(f"replay-{planned.name}"):
-                    await asyncio.gather(*(call(place) for place in range(len(planned.calls))))
+                    await ask_question(planned, call, local.speedup)
                 return (perf_counter() - began) * local.speedup
 
             ended = await asyncio.gather(*map(question, questions), return_exceptions=True)
@@ -104,15 +101,14 @@ async def play(rows: Sequence[RecordedCall], questions: Sequence[PlannedQuestion
     return replace(played, problem=problem)
 
 
-def _asked(row: RecordedCall, model: str) -> dict[str, Any]:
-    asked: dict[str, Any] = {
-        "model": model,
-        "messages": row.messages,
-        "max_tokens": (row.completion_tokens or 1024) + _TOKENS_MORE,
-    }
-    if row.tools:  # their schemas were not kept; the parser wants to see that there are tools
-        asked["tools"] = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in row.tools]
-    return asked
+@asynccontextmanager
+async def _served(local: LocalDynamoConfig) -> AsyncIterator[DynamoModelConfig]:
+    """The config of the cluster. Without answers, which an agent would need and a trace does not, it runs here."""
+    if local.answers is not None:
+        yield DynamoModelConfig(model_name="recorded", local=local)
+        return
+    async with LocalDynamo(local, model_name="recorded") as dynamo:
+        yield DynamoModelConfig(model_name="recorded", base_url=dynamo.base_url)
 
 
 def _measured(local: LocalDynamoConfig, took: Sequence[float], records: Sequence[CallRecord], all_s: float) -> Played:

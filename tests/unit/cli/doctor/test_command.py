@@ -146,5 +146,18 @@ def test_a_proxy_that_is_not_there_is_named_without_its_password(monkeypatch: py
     assert look("http://dynamo.invalid/v1")["proxy"].unreachable
 
 
+@pytest.mark.parametrize("proxy", ["http://me:hunter2@127.0.0.1:99999", "127.0.0.1:70000", "http://me:hunter2@h:x"])
+def test_a_proxy_with_a_port_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    found = look("http://dynamo.invalid/v1")["proxy"]
+    assert found.unreachable and "port" in found.seen and "HTTP_PROXY" in found.change
+    assert "hunter2" not in repr(found)
+
+
+def test_a_port_above_the_highest_is_named() -> None:
+    assert "a port from 1 to 65535" in look("http://127.0.0.1:70000/v1")["URL"].seen
+
+
 def test_brackets_around_an_ipv6_address() -> None:
     assert "[::1]:1 " in look("http://[::1]:1/v1")["TCP"].seen

@@ -1,0 +1,1 @@
+"""`nat dynamo bench`: does the plugin pay on this server, by how much, and from which load on?"""
