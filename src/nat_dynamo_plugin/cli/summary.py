@@ -1,6 +1,6 @@
 """Summary table of a finished `nat eval`, read from the files it wrote.
 
-    python -m nat_dynamo_plugin.cli.report OUTPUT_DIR
+    python -m nat_dynamo_plugin.cli.summary OUTPUT_DIR
 
 NAT 1.9 writes `<evaluator>_output.json` for each evaluator, `workflow_output.json` (the trajectories) and
 the configuration. The counts (calls, tokens, workers) come from the trajectories if they hold the custom
@@ -101,7 +101,7 @@ def load_report(directory: Path) -> EvalReport:
     """
     if not directory.is_dir():
         raise ReportError(f"{directory} is not a directory; give the eval.general.output.dir of a finished run")
-    directory = _job_directory(directory)
+    directory = job_directory(directory)
     config = _load_config(directory / "config_effective.yml")
     metrics: list[MetricRow] = []
     figures: list[QuestionFigures] = []
@@ -177,7 +177,7 @@ def _table(report: EvalReport) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 when the summary was printed, 2 when there is nothing to summarise."""
     parser = argparse.ArgumentParser(
-        prog="python -m nat_dynamo_plugin.cli.report",
+        prog="python -m nat_dynamo_plugin.cli.summary",
         description="Summarise what a finished nat eval wrote.",
     )
     parser.add_argument("directory", type=Path, help="the eval.general.output.dir of the run")
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _job_directory(directory: Path) -> Path:
+def job_directory(directory: Path) -> Path:
     """The directory itself, or its only job directory (`append_job_id_to_output_dir`)."""
     if any(directory.glob("*" + _SUFFIX)):
         return directory
