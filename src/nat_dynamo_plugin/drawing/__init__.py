@@ -1,1 +1,1 @@
-"""Pictures for pages of ours: inline SVG that needs neither a library nor JavaScript. Knows nothing of what it draws."""
+"""Pictures for pages: inline SVG that needs neither a library nor JavaScript. Knows nothing of what it draws."""

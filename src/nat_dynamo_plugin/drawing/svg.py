@@ -28,8 +28,8 @@ def element(_name: str, *children: Any, **attributes: Any) -> Markup:
     )
     inner = "".join(str(escape(child)) for child in children if child is not None)
     if not inner:
-        return Markup(f"<{_name}{written}/>") if _name in _EMPTY else Markup(f"<{_name}{written}></{_name}>")  # noqa: S704
-    return Markup(f"<{_name}{written}>{inner}</{_name}>")  # noqa: S704
+        return Markup(f"<{_name}{written}/>") if _name in _EMPTY else Markup(f"<{_name}{written}></{_name}>")
+    return Markup(f"<{_name}{written}>{inner}</{_name}>")
 
 
 # HTML's parser closes these within SVG as XML's does.

@@ -36,13 +36,13 @@ Cause = Change | Served
 _OF_SERVING = {
     Served.MOVED: Advice(
         "Another worker served the next call",
-        "The cache of the worker before was left. Let sessions stick (`nat dynamo doctor` names the router flag), or ask "
-        "whether that worker was too busy: the map below shows hot spots.",
+        "The cache of the worker before was left. Let sessions stick (`nat dynamo doctor` names the router flag), or "
+        "ask whether that worker was too busy: the map below shows hot spots.",
     ),
     Served.OVERLAPPED: Advice(
         "Asked while the call before was still under way",
-        "What is being computed can not be reused yet. Let the first of several parallel calls answer before the others "
-        "are made, if they share a long prompt.",
+        "What is being computed can not be reused yet. Let the first of several parallel calls answer before the "
+        "others are made, if they share a long prompt.",
     ),
     Served.FORGOTTEN: Advice(
         "The same worker had forgotten the prompt",
@@ -51,17 +51,18 @@ _OF_SERVING = {
     ),
     Served.COLD: Advice(
         "The first question of its kind on this worker",
-        "Each worker computes the shared beginning once. It can not be avoided, only be made rarer: fewer, larger workers.",
+        "Each worker computes the shared beginning once. It can not be avoided, only be made rarer: fewer, larger "
+        "workers.",
     ),
     Served.UNKNOWN: Advice(
         "Less was cached than the call before had sent",
-        "The same worker, or one nobody named: it had forgotten the prompt, or the prompt had changed. Run it once with "
-        "`record: calls.jsonl`, and this report says which.",
+        "The same worker, or one nobody named: it had forgotten the prompt, or the prompt had changed. Run it once "
+        "with `record: calls.jsonl`, and this report says which.",
     ),
     Served.SHRANK: Advice(
         "The prompt became shorter, and little of it was cached",
-        "Its history was shortened, or it is another prompt in the same session. Run it once with `record: calls.jsonl`, "
-        "and this report says where it differs.",
+        "Its history was shortened, or it is another prompt in the same session. Run it once with `record: "
+        "calls.jsonl`, and this report says where it differs.",
     ),
 }
 
@@ -71,8 +72,8 @@ _OF_CHANGE = {
     ),
     Change.TOOLS_SET: Advice(
         "Other tools are offered in the middle of a conversation",
-        "Offer all of them from the first call on, and forbid what must not be called by `tool_choice` or in the last "
-        "message.",
+        "Offer all of them from the first call on, and forbid what must not be called by `tool_choice` or in the last"
+        " message.",
     ),
     Change.TOOL_CHANGED: Advice(
         "The definition of a tool changes",
@@ -81,12 +82,13 @@ _OF_CHANGE = {
     ),
     Change.SHORTENED: Advice(
         "The history was shortened",
-        "All behind the gap is computed again. Shorten seldom and by much, at the end of a question rather than at each "
-        "call, and keep the beginning.",
+        "All behind the gap is computed again. Shorten seldom and by much, at the end of a question rather than at "
+        "each call, and keep the beginning.",
     ),
     Change.REPLACED: Advice(
         "A part of the history was replaced",
-        "All behind it is computed again. Summarise seldom and by much, not at each call, or put the summary at the end.",
+        "All behind it is computed again. Summarise seldom and by much, not at each call, or put the summary at the "
+        "end.",
     ),
     Change.INSERTED: Advice(
         "Messages were put in before others",
@@ -97,12 +99,12 @@ _OF_CHANGE = {
     ),
     Change.OTHER_PROMPT: Advice(
         "Another prompt in the same session",
-        "The agent has several prompts for one conversation. Let them begin with the same system message and tools, and "
-        "put what differs into the last message.",
+        "The agent has several prompts for one conversation. Let them begin with the same system message and tools, "
+        "and put what differs into the last message.",
     ),
 }
 
-_TRUNCATE = "Cut a long tool's answer when it comes in, before it is sent for the first time; one that was sent stays as it was."
+_TRUNCATE = "Cut a long tool's answer when it comes in, before it is sent for the first time, and keep what was sent."
 
 
 def headline(cause: Cause, found: Difference | None = None) -> str:

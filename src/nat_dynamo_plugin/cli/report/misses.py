@@ -27,7 +27,7 @@ _MOST_PAIRS = 400
 
 
 def tolerance(expected: float) -> float:
-    """Tokens that may miss of so many without being a loss: the rest of a block (16 to 64 tokens, as a rule), and 2 %."""
+    """Tokens that may miss of so many without a loss: the rest of a block (16 to 64 tokens, as a rule), and 2 %."""
     return 64 + 0.02 * expected
 
 

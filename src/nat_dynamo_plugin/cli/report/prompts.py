@@ -207,7 +207,10 @@ def _moved(was: Sequence[Part], is_: Sequence[Part], k: int) -> tuple[int, int]:
 
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 _DAY = r"(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?"
-_DATE = rf"(?:{_DAY},? )?(?:\d{{4}}-\d\d-\d\d|\d{{1,2}}\.? {_MONTH},? \d{{4}}|{_MONTH} \d{{1,2}}(?:,? \d{{4}})?|\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}})"
+_DATE = (
+    rf"(?:{_DAY},? )?(?:\d{{4}}-\d\d-\d\d|\d{{1,2}}\.? {_MONTH},? \d{{4}}|{_MONTH} \d{{1,2}}(?:,? \d{{4}})?|"
+    r"\d{1,2}[./]\d{1,2}[./]\d{2,4})"
+)
 _TIME = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?[AaPp]\.?[Mm]\b\.?)?"
 _PATTERNS = [
     (name, re.compile(pattern))
