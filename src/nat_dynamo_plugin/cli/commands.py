@@ -14,6 +14,7 @@ _COMMANDS = {
     "logs": (_EMBEDDED, "Print what one has logged."),
     "down": (_EMBEDDED, "End them."),
     "replay": ("nat_dynamo_plugin.cli.replay.command", "Play a recording on clusters of several sizes."),
+    "report": ("nat_dynamo_plugin.cli.report.command", "Write a page about evaluations: failures, reuse, times."),
     "doctor": ("nat_dynamo_plugin.cli.doctor.command", "Find out what a server does with what we send."),
 }
 

@@ -181,3 +181,12 @@ def moves(calls: Iterable[Sent]) -> tuple[int, int]:
             moved += last[call.chain] != worker
         last[call.chain] = worker
     return moved, might
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Of at least one value, between its two neighbours (numpy's default)."""
+    ordered = sorted(values)
+    at = share * (len(ordered) - 1)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
