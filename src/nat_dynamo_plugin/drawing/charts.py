@@ -134,9 +134,7 @@ def ranges(rows: Sequence[Range], *, unit: str, label: str, percent: bool = Fals
     step, top = 40.0, 6.0
     height = top + step * len(rows) + 24
     across = Scale.over([v for row in rows for v in (row.low, row.high)], 14, WIDTH - 14, zero=True)
-    bottom = height - 22
     parts = [
-        element("line", x1=across.place(0), x2=across.place(0), y1=top, y2=bottom, class_="zero"),
         *(
             element("text", f"{100 * tick:+.4g} %" if percent else short(tick), x=across.place(tick), y=height - 8,
                     class_="mid")
@@ -150,6 +148,7 @@ def ranges(rows: Sequence[Range], *, unit: str, label: str, percent: bool = Fals
         parts += [
             element("text", row.label, x=2, y=y - 12, class_="name"),
             element("text", row.told, x=WIDTH - 2, y=y - 12, class_="end"),
+            element("line", x1=across.place(0), x2=across.place(0), y1=y - 7, y2=y + 7, class_="zero"),
             element("line", told, x1=low, x2=high, y1=y, y2=y, class_=f"line {row.tone}", stroke_width=3),
             element("circle", told, cx=at, cy=y, r=4.5, class_=f"dot {row.tone}"),
         ]

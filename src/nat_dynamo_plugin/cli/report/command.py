@@ -29,7 +29,7 @@ def report(runs: tuple[Path, ...], output: Path | None, recordings: tuple[Path, 
     from nat_dynamo_plugin.cli.folder import ReportError, job_directory
     from nat_dynamo_plugin.cli.report.page import page
     from nat_dynamo_plugin.cli.report.run import load
-    from nat_dynamo_plugin.files import make_private
+    from nat_dynamo_plugin.files import write_text
     from nat_dynamo_plugin.recording.rows import RecordingError
 
     if len(recordings) > len(runs):
@@ -38,8 +38,7 @@ def report(runs: tuple[Path, ...], output: Path | None, recordings: tuple[Path, 
         loaded = [load(run, recordings[n] if n < len(recordings) else None) for n, run in enumerate(runs)]
         to = output or job_directory(runs[0]) / "report.html"
         written = page(loaded)
-        make_private(to)
-        to.write_text(written, encoding="utf-8")
+        write_text(to, written)
     except (ReportError, RecordingError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:

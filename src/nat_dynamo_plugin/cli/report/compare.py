@@ -88,7 +88,7 @@ def _reuse(asked: Asked) -> float | None:
 
 _FIGURES: tuple[tuple[str, str, Better, Callable[[Asked], float | None]], ...] = (
     ("question latency", "s", "lower", _latency),
-    ("time to first token, mean of a question", "ms", "lower", _ttft),
+    ("time to first token", "ms", "lower", _ttft),
     ("prompt tokens computed", "tokens", "lower", _new),
     ("KV reuse", "share", "higher", _reuse),
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nat_dynamo_plugin.cli.report.causes import Cause, Served, headline
-from nat_dynamo_plugin.cli.report.prompts import Change, Difference, Prompt, difference, shared
+from nat_dynamo_plugin.cli.report.prompts import Change, Difference, Part, Prompt, difference, shared
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 _LOOK_BACK = 12
@@ -111,11 +111,23 @@ class Finding:
         return sum(miss.between for miss in self.misses)
 
 
+class _Kind:
+    """The first calls of chains of one kind, so far."""
+
+    def __init__(self) -> None:
+        self.calls: list[Sent] = []
+        self.alike: dict[tuple[Part, ...], list[Sent]] = defaultdict(list)
+
+    def add(self, call: Sent, prompt: Prompt) -> None:
+        self.calls.append(call)
+        self.alike[prompt.parts[: prompt.lead]].append(call)
+
+
 def misses(calls: Sequence[Sent]) -> list[Miss]:
     """All losses of a run, in the order of the calls."""
     answered = sorted((call for call in calls if not call.record.failed), key=lambda call: call.record.started_at)
     chains: dict[str, list[Sent]] = defaultdict(list)
-    kinds: dict[tuple[object, ...], list[Sent]] = defaultdict(list)
+    kinds: dict[tuple[object, ...], _Kind] = defaultdict(_Kind)
     found: list[Miss] = []
     for call in answered:
         earlier = chains[call.chain]
@@ -124,7 +136,7 @@ def misses(calls: Sequence[Sent]) -> list[Miss]:
         elif call.prompt is not None and call.prompt.lead:
             kind = kinds[_kind(call, call.prompt)]
             found += _between(kind, call, call.prompt)
-            kind.append(call)
+            kind.add(call, call.prompt)
         earlier.append(call)
     return found
 
@@ -217,27 +229,34 @@ def _in_chain(before: Sent, call: Sent) -> Iterator[Miss]:
         expected = min(expected, call.record.prompt_tokens or expected)
         yield from _of_serving(before, call, expected)
     elif found.change is not Change.OTHER_PROMPT:
-        yield from _of_difference(before, call, expected, found, before.prompt.size)
+        size = before.prompt.size
+        yield from _of_difference(before, call, expected, found, size)
+        yield from _of_serving(before, call, expected * found.kept / max(1, size))
 
 
-def _between(kind: Sequence[Sent], call: Sent, prompt: Prompt) -> Iterator[Miss]:
-    known = [(n, one, one.prompt) for n, one in enumerate(kind[-_LOOK_BACK:]) if one.prompt is not None]
-    if not known or call.record.prompt_tokens is None:
+def _between(kind: _Kind, call: Sent, prompt: Prompt) -> Iterator[Miss]:
+    if not kind.calls or call.record.prompt_tokens is None:
         return
-    _, before, was = max(known, key=lambda one: (shared(one[2], prompt, prompt.lead), one[0]))
     expected = call.record.prompt_tokens * prompt.lead_size / max(1, prompt.size)
+    alike = kind.alike.get(prompt.parts[: prompt.lead])
+    there = [one for one in alike or kind.calls if one.record.worker_id == call.record.worker_id]
+    if alike:
+        yield from _of_serving((there or alike)[-1], call, expected, between=True, cold=not there)
+        return
+    known = [(n, one, one.prompt) for n, one in enumerate(kind.calls[-_LOOK_BACK:]) if one.prompt is not None]
+    _, before, was = max(known, key=lambda one: (shared(one[2], prompt, prompt.lead), one[0]))
     found = difference(was, prompt, lead_only=True)
-    if found is None:
-        workers = {one.record.worker_id for one in kind}
-        yield from _of_serving(before, call, expected, between=True, cold=call.record.worker_id not in workers)
-    elif found.change is not Change.OTHER_PROMPT:
-        yield from _of_difference(before, call, expected, found, was.lead_size, between=True)
+    if found is None or found.change is Change.OTHER_PROMPT:
+        return
+    yield from _of_difference(before, call, expected, found, was.lead_size, between=True)
+    kept = expected * found.kept / max(1, was.lead_size)
+    yield from _of_serving((there or [before])[-1], call, kept, between=True, cold=not there)
 
 
 def _of_difference(
     before: Sent, call: Sent, expected: float, found: Difference, size: int, *, between: bool = False
 ) -> Iterator[Miss]:
-    """What a changed prompt costs, and what was lost of the part that had not changed."""
+    """What a changed prompt costs."""
     kept = expected * found.kept / max(1, size)
     cached = call.record.cached_tokens
     lost = expected - max(kept, cached or 0)
@@ -246,7 +265,6 @@ def _of_difference(
             cause=found.change, call=call, before=before, tokens=lost, found=found, measured=cached is not None,
             between=between,
         )  # fmt: skip
-    yield from _of_serving(before, call, kept, between=between)
 
 
 def _of_serving(

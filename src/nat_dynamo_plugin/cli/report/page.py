@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from nat_dynamo_plugin.cli.formats import count, kinds, value
 from nat_dynamo_plugin.cli.report import causes, figures
@@ -16,7 +15,7 @@ from nat_dynamo_plugin.cli.report.misses import Finding, findings, misses, ms_pe
 from nat_dynamo_plugin.cli.report.pictures import load, strip, timeline, tones
 from nat_dynamo_plugin.cli.report.run import Asked, Run
 from nat_dynamo_plugin.drawing.charts import Bar, Series, columns, cumulative
-from nat_dynamo_plugin.drawing.svg import element, picture
+from nat_dynamo_plugin.drawing.svg import element, joined, picture
 
 MOST_BYTES = 900_000
 """About what a page may weigh; timelines that would make it heavier are left out, and that is said."""
@@ -65,7 +64,7 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
     """The folders' names; with those above where two are the same, and with a number where even those are."""
     paths = [run.summary.directory.resolve() for run in runs]
     for depth in range(1, 4):
-        names = [os.sep.join(path.parts[-depth:]) for path in paths]
+        names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({n})" for n, name in enumerate(names, start=1)]
@@ -83,7 +82,7 @@ def _run(run: Run, name: str, number: int, budget: int) -> dict[str, Any]:
         "simulated": run.summary.simulated,
         "failures": _failures(run, numbers),
         "failed": _failed(run),
-        "notes": [*run.summary.notes, *run.notes],
+        "notes": [_code(note) for note in (*run.summary.notes, *run.notes)],
         "tiles": _tiles(run),
         "tokens": _tokens(figures.tokens(calls, missed)),
         **_findings(run, findings(missed)),
@@ -162,7 +161,7 @@ def _tiles(run: Run) -> list[dict[str, str]]:
     for name, unit, values in latencies:
         if values:
             p50, p95 = figures.quantile(values, 0.5), figures.quantile(values, 0.95)
-            tiles.append({"name": f"{name}: p50 and p95", "value": f"{value(p50, unit)}, {value(p95, unit)}"})
+            tiles.append({"name": f"{name}, p50; p95 {value(p95, unit)}", "value": value(p50, unit)})
     return tiles
 
 
@@ -213,7 +212,7 @@ def _finding(finding: Finding, a_token: float | None) -> dict[str, Any]:
     if a_token is not None:
         cost += f": about {_time(tokens * a_token)}, {_time(tokens * a_token / len(finding.misses))} a call"
     if finding.between:
-        cost += f". {finding.between:,} of these calls are the first of their question, which others began alike"
+        cost += f". {finding.between:,} of them are first calls, which earlier questions of the kind had begun alike"
     then = f"call {worst.before.number}"
     if worst.before.question != worst.call.question:
         then += f" of {worst.before.question}"
@@ -230,11 +229,16 @@ def _finding(finding: Finding, a_token: float | None) -> dict[str, Any]:
         "name": finding.name,
         "mild": finding.cause in _MILD,
         "cost": f"{cost}.",
-        "advice": causes.advice(finding.cause, found),
+        "advice": _code(causes.advice(finding.cause, found)),
         "example": f"{example}.",
         "before": before,
         "now": now,
     }
+
+
+def _code(text: str) -> Markup:
+    """What stands between backticks as code."""
+    return joined(element("code", part) if n % 2 else escape(part) for n, part in enumerate(text.split("`")))
 
 
 def _article(where: str) -> str:
@@ -243,6 +247,7 @@ def _article(where: str) -> str:
 
 def _marked(before: str, now: str) -> tuple[Markup, Markup]:
     """Both texts with what differs marked."""
+    before, now = before.replace("\n", "⏎"), now.replace("\n", "⏎")
     pairs = list(zip(before, now, strict=False))
     same = next((n for n, (a, b) in enumerate(pairs) if a != b), len(pairs))
     rest = min(len(before), len(now)) - same
