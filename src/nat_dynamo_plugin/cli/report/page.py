@@ -247,7 +247,7 @@ def _article(where: str) -> str:
 
 def _marked(before: str, now: str) -> tuple[Markup, Markup]:
     """Both texts with what differs marked."""
-    before, now = before.replace("\n", "⏎"), now.replace("\n", "⏎")
+    before, now = before.replace("\n", "↵"), now.replace("\n", "↵")
     pairs = list(zip(before, now, strict=False))
     same = next((n for n, (a, b) in enumerate(pairs) if a != b), len(pairs))
     rest = min(len(before), len(now)) - same

@@ -15,6 +15,8 @@ _WIDE = 1000.0
 _LANE = 16.0
 _LEAST = 0.8
 """The least width of what is drawn, so that what was short is still seen."""
+_SEEN_MS = 0.5
+"""What took less is not drawn, where it is no part of every call."""
 _MOST_CELLS = 60
 _COLOURS = 7
 
@@ -90,26 +92,45 @@ def _call(call: Sent, x: float, scale: float, y: float, numbers: Mapping[int, in
         told = f"call {call.number} failed: {why}, after {_ms(total)}"
         return element("g", title(told), element("path", d=_box(x, total * scale, top, high), class_="failed"))
     waited = min(waits_ms(record), total)
-    ttft = ttft_ms(record)
-    first = total if ttft is None else min(total, waited + ttft)
-    shares = _shares(call)
+    first, last = _phases(call, waited, total)
+    cached = high * _cached(call)
     told = f"call {call.number}, {_served(call, numbers)}{_counts(call)}: "
-    told += f"waited {_ms(waited)}, " if waited >= 0.5 else ""
-    told += f"in all {_ms(total)}" if ttft is None else f"prefill {_ms(first - waited)}, then {_ms(total - first)}"
-    paths = []
-    if waited >= 0.5:
-        paths.append(element("path", d=_box(x, waited * scale, top, high), class_="wait"))
-    if ttft is not None:
-        cached = high * shares
-        at, wide = x + waited * scale, (first - waited) * scale
-        paths.append(element("path", d=_box(at, wide, top, high - cached), class_="new"))
-        paths.append(element("path", d=_box(at, wide, top + high - cached, cached), class_="cached"))
-    rest = first if ttft is not None else waited
-    paths.append(element("path", d=_box(x + rest * scale, (total - rest) * scale, top, high), class_="decode"))
+    told += f"waited {_ms(waited)}, " if waited >= _SEEN_MS else ""
+    told += (
+        f"prefill {_ms(first - waited)}, answer {_ms(last - first)}"
+        if first > waited
+        else f"answer {_ms(last - first)}"
+    )
+    told += f", way and client {_ms(total - last)}" if total - last >= _SEEN_MS else ""
+    boxes = (
+        ("wait", 0.0, waited, top, high),
+        ("new", waited, first, top, high - cached),
+        ("cached", waited, first, top + high - cached, cached),
+        ("decode", first, last, top, high),
+        ("way", last, total, top + high / 2 - 1, 2.0),
+    )
+    paths = [
+        element("path", d=_box(x + begin * scale, (end - begin) * scale, up, tall), class_=name)
+        for name, begin, end, up, tall in boxes
+        if tall and (end - begin >= _SEEN_MS or (end > begin and name not in ("wait", "way")))
+    ]
     return element("g", title(told), *paths)
 
 
-def _shares(call: Sent) -> float:
+def _phases(call: Sent, waited: float, total: float) -> tuple[float, float]:
+    """When the first token and the last one came, in ms after the call was made.
+
+    A client that reads a stream sees both. Otherwise the server says how long it took, and what is left of the call's
+    time went by on the way and in the client; it is drawn behind the answer.
+    """
+    ttft, answer = ttft_ms(call.record), call.record.server_total_ms
+    if call.record.client_ttft_ms is not None:
+        return min(total, max(waited, call.record.client_ttft_ms)), total
+    first = waited if ttft is None else min(total, waited + ttft)
+    return first, total if answer is None else min(total, max(first, waited + answer))
+
+
+def _cached(call: Sent) -> float:
     """Which share of the prompt was cached; 0 if nobody said."""
     prompt, cached = call.record.prompt_tokens, call.record.cached_tokens
     return cached / prompt if prompt and cached else 0.0
