@@ -163,14 +163,13 @@ def _of_tools(before: Prompt, now: Prompt, kept: int) -> Difference:
 
 def _of_messages(was: Sequence[Part], is_: Sequence[Part], k: int, kept: int, before: Prompt) -> Difference:
     where = _where(was, k, before)
-    rest = len(was) - k - 1
-    same_after = is_[k + 1 : k + 1 + rest] == was[k + 1 : k + 1 + len(is_[k + 1 : k + 1 + rest])]
-    if was[k].label == is_[k].label and (same_after or _alike(was[k].text, is_[k].text)):
+    same_role = was[k].label == is_[k].label
+    rest = was[k + 1 :]
+    # What follows says that it is one message that changed; but all prompts of an agent have the same tools.
+    if same_role and len(was) > max(before.lead, k + 1) and rest == is_[k + 1 : k + 1 + len(rest)]:
         return _of_text(was[k], is_[k], where, kept)
-    if k < before.lead:
-        return Difference(Change.OTHER_PROMPT, "another prompt", where, 0, kept, was[k].text[:100], is_[k].text[:100])
     shown = was[k].text[:100], is_[k].text[:100]
-    removed, put = _moved(was, is_, k)
+    removed, put = _moved(was, is_, k) if k >= before.lead else (0, 0)
     if removed and put:
         what = f"{_messages(removed)} replaced by {put}"
         return Difference(Change.REPLACED, what, where, 0, kept, *shown)
@@ -178,6 +177,10 @@ def _of_messages(was: Sequence[Part], is_: Sequence[Part], k: int, kept: int, be
         return Difference(Change.SHORTENED, f"{_messages(removed)} removed", where, 0, kept, *shown)
     if put:
         return Difference(Change.INSERTED, f"{_messages(put)} put in", where, 0, kept, *shown)
+    if same_role and _alike(was[k].text, is_[k].text):
+        return _of_text(was[k], is_[k], where, kept)
+    if k < before.lead:
+        return Difference(Change.OTHER_PROMPT, "another prompt", where, 0, kept, *shown)
     return Difference(Change.REWRITTEN, "the messages are others from here on", where, 0, kept, *shown)
 
 
@@ -196,7 +199,10 @@ def _of_text(was: Part, is_: Part, where: str, kept: int) -> Difference:
 
 
 def _moved(was: Sequence[Part], is_: Sequence[Part], k: int) -> tuple[int, int]:
-    """How many pieces were taken out at `k` and put in there, such that the rest is as it was; 0 and 0: in no way."""
+    """How many pieces were taken out at `k` and put in there, such that the rest is as it was; 0 and 0: in no way.
+
+    The rest is one piece at least.
+    """
     for removed in range(len(was) - k):
         tail = was[k + removed :]
         for put in range(len(is_) - k - len(tail) + 1):
