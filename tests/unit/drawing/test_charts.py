@@ -37,7 +37,9 @@ def test_values_of_zero_have_a_place_on_a_logarithmic_axis() -> None:
 
 
 def test_bars_are_as_high_as_their_values() -> None:
-    root = read(columns([Bar("1", 0.5, "half"), Bar("2", 1.0), Bar("3", 0.0)], unit="", under="n", label="x", share=True))
+    root = read(
+        columns([Bar("1", 0.5, "half"), Bar("2", 1.0), Bar("3", 0.0)], unit="", under="n", label="x", share=True)
+    )
     bars = list(root.iter("rect"))
     assert [float(bar.get("height") or 0) for bar in bars] == [74, 148, 0.5]
     assert titles(root) == ["half"]

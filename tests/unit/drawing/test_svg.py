@@ -11,9 +11,7 @@ from nat_dynamo_plugin.drawing.svg import element, joined, number, picture, titl
 
 def test_texts_and_attributes_are_escaped() -> None:
     made = element("a", "<script>alert(1)</script>", href='"><script>', title="a & b")
-    assert made == (
-        '<a href="&#34;&gt;&lt;script&gt;" title="a &amp; b">&lt;script&gt;alert(1)&lt;/script&gt;</a>'
-    )
+    assert made == ('<a href="&#34;&gt;&lt;script&gt;" title="a &amp; b">&lt;script&gt;alert(1)&lt;/script&gt;</a>')
 
 
 def test_elements_within_elements_stay() -> None:

@@ -60,9 +60,7 @@ def step(call: CallRecord) -> dict[str, Any]:
 
 
 def tool(name: str, start: float, end: float) -> dict[str, Any]:
-    return {
-        "payload": {"event_type": "TOOL_END", "name": name, "span_event_timestamp": start, "event_timestamp": end}
-    }
+    return {"payload": {"event_type": "TOOL_END", "name": name, "span_event_timestamp": start, "event_timestamp": end}}
 
 
 def workflow(start: float, end: float) -> list[dict[str, Any]]:
@@ -89,7 +87,9 @@ def write_run(
             "id": name,
             "score": None if name in failures else (scores or {}).get(name, 0.5),
             "reasoning": {"calls": len(steps), "prefix_ids": [name]},
-            "error": f"question {name!r} failed ({failures[name][0]}): {failures[name][1]}" if name in failures else None,
+            "error": f"question {name!r} failed ({failures[name][0]}): {failures[name][1]}"
+            if name in failures
+            else None,
         }
         for name, steps in questions.items()
     ]

@@ -23,7 +23,13 @@ def test_causes_of_failures_those_first_that_cost_most_questions() -> None:
     assert (first.kind, first.questions, first.calls, first.error, first.first) == (
         "ValueError", ["c", "d"], 0, "no plan", "c"
     )  # fmt: skip
-    assert (second.kind, second.questions, second.calls, second.error, second.first) == ("overloaded", [], 2, "busy", "a")
+    assert (second.kind, second.questions, second.calls, second.error, second.first) == (
+        "overloaded",
+        [],
+        2,
+        "busy",
+        "a",
+    )
     assert second.workers == {9: 1, 7: 1}
 
 
@@ -68,7 +74,13 @@ def test_how_busy_each_worker_was() -> None:
 
 
 def test_moves_within_a_chain() -> None:
-    calls = [sent(1), sent(2, worker_id=8), sent(3, worker_id=None), sent(4, worker_id=8), sent(1, question="q2", worker_id=9)]
+    calls = [
+        sent(1),
+        sent(2, worker_id=8),
+        sent(3, worker_id=None),
+        sent(4, worker_id=8),
+        sent(1, question="q2", worker_id=9),
+    ]
     assert figures.moves(calls) == (1, 2)
 
 

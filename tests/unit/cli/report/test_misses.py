@@ -122,7 +122,12 @@ def question(number: int, second: int = 0, **known: object) -> object:
 
 
 def test_questions_of_a_kind_share_what_they_begin_with() -> None:
-    calls = [question(1), question(2), question(3, cached_tokens=0, worker_id=8), question(4, worker_id=8, cached_tokens=900)]
+    calls = [
+        question(1),
+        question(2),
+        question(3, cached_tokens=0, worker_id=8),
+        question(4, worker_id=8, cached_tokens=900),
+    ]
     found = misses(calls)  # type: ignore[arg-type]
     assert [(miss.cause, miss.call.question, miss.before.question, miss.between) for miss in found] == [
         (Served.FORGOTTEN, "q2", "q1", True),
@@ -150,7 +155,8 @@ def test_tools_in_another_order_between_questions() -> None:
 
 def test_findings_are_added_up_by_cause_the_dearest_first() -> None:
     calls = [
-        sent(1), sent(2, prompt_tokens=1200, cached_tokens=0, worker_id=8), sent(3, prompt_tokens=1300, cached_tokens=1200),
+        sent(1), sent(2, prompt_tokens=1200, cached_tokens=0, worker_id=8),
+        sent(3, prompt_tokens=1300, cached_tokens=1200),
         sent(1, question="q2"), sent(2, question="q2", prompt_tokens=1200, cached_tokens=0),
         sent(3, question="q2", prompt_tokens=1300, cached_tokens=700),
     ]  # fmt: skip

@@ -22,7 +22,12 @@ def test_a_prompt_that_goes_on_has_no_difference() -> None:
 def test_pieces_come_as_templates_write_them() -> None:
     made = prompt(message("system", "s" * 10), USER, tools=("a", "b"))
     assert [part.label for part in made.parts] == ["system", "tool definition", "tool definition", "user"]
-    assert (made.lead, made.lead_size, made.size, made.tools) == (3, 210, 210 + len("Where is my order?"), ("a a", "b b"))
+    assert (made.lead, made.lead_size, made.size, made.tools) == (
+        3,
+        210,
+        210 + len("Where is my order?"),
+        ("a a", "b b"),
+    )
 
 
 def test_an_older_recording_tells_no_sizes_of_tools() -> None:
@@ -82,7 +87,9 @@ def test_tools(
     was = prompt(message("system", SYSTEM), USER, tools=before)
     found = difference(was, prompt(message("system", SYSTEM), USER, ANSWER, MORE, tools=now, shapes=shapes))
     assert found is not None and (found.change, found.what, found.where) == (change, what, "tools")
-    assert found.kept == len(SYSTEM.strip()) + 1 + 100 * (before[0] == now[0]) * (len(before) > 1) + 100 * (before == ("a",))
+    assert found.kept == len(SYSTEM.strip()) + 1 + 100 * (before[0] == now[0]) * (len(before) > 1) + 100 * (
+        before == ("a",)
+    )
 
 
 def test_questions_with_fewer_tools_differ_in_them() -> None:
@@ -137,7 +144,10 @@ def test_a_rewritten_history() -> None:
 
 
 def test_another_system_message_with_the_same_tools_is_another_prompt() -> None:
-    was, now = prompt(message("system", SYSTEM), USER, tools=("a",)), prompt(message("system", "Plan."), MORE, tools=("a",))
+    was, now = (
+        prompt(message("system", SYSTEM), USER, tools=("a",)),
+        prompt(message("system", "Plan."), MORE, tools=("a",)),
+    )
     for lead_only in (False, True):
         found = difference(was, now, lead_only=lead_only)
         assert found is not None and found.change is Change.OTHER_PROMPT

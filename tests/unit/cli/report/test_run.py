@@ -39,7 +39,10 @@ def test_failures_as_the_journal_tells_them_or_else_the_evaluators(tmp_path: Pat
             failures={"q2": ("503", "busy (really)")}, journal=journal,
         )  # fmt: skip
         run = load(folder)
-        assert {asked.id: asked.failure for asked in run.questions} == {"q1": None, "q2": Failure("503", "busy (really)")}
+        assert {asked.id: asked.failure for asked in run.questions} == {
+            "q1": None,
+            "q2": Failure("503", "busy (really)"),
+        }
 
 
 def test_calls_out_of_the_journal_where_nat_kept_no_steps(tmp_path: Path) -> None:
