@@ -67,8 +67,9 @@ def test_a_planted_clock_is_found_and_named(tmp_path: Path) -> None:
     assert "Move it out of the system message to the end of the last message" in said
     assert re.search(r"before: It is 2026-11-24 00:0 \d \. Answer the customer", said)
 
-    command(tmp_path / "last", "-m", "nat_dynamo_plugin.cli", "report", str(first), str(last), "-o", "both.html",
-            "--recording", str(tmp_path / "first/calls.jsonl"), "--recording", str(tmp_path / "last/calls.jsonl"))  # fmt: skip
+    recordings = [str(tmp_path / clock / "calls.jsonl") for clock in ("first", "last")]
+    options = ["-o", "both.html", "--recording", recordings[0], "--recording", recordings[1]]
+    command(tmp_path / "last", "-m", "nat_dynamo_plugin.cli", "report", str(first), str(last), *options)
     said = words(tmp_path / "last" / "both.html")
     assert "run against first/run" in said.replace("last/run", "run")
     assert re.search(r"KV reuse \S+ % \S+ % \+\S+ points \(\+\S+ to \+\S+\) 3 ▲ better", said)
