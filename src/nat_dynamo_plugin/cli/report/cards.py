@@ -65,12 +65,12 @@ def _finding(finding: Finding, a_token: float | None) -> dict[str, Any]:
     cost += f"tokens again{measured}"
     if a_token is not None:
         cost += f": about {_time(tokens * a_token)}, {_time(tokens * a_token / len(finding.misses))} a call"
-    if finding.between:
-        cost += f". {finding.between:,} of them are first calls, which earlier questions of the kind had begun alike"
+    if finding.between and finding.cause is not causes.Served.COLD:
+        cost += f". {finding.between:,} of them are first calls, compared with earlier questions of the kind"
     then = f"call {worst.before.number}"
     if worst.before.question != worst.call.question:
         then += f" of {worst.before.question}"
-    example = f"Most in call {worst.call.number} of {worst.call.question}, after {then}: {worst.tokens:,.0f} tokens"
+    example = f"The largest: call {worst.call.number} of {worst.call.question} after {then}: {worst.tokens:,.0f} tokens"
     pause = worst.call.record.started_at - worst.before.ended_at
     if found is not None:
         example += f"; {found.what} in {_article(found.where)}" + (
