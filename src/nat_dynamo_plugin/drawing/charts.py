@@ -187,3 +187,17 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     below = int(at)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
+
+
+def shares(bars: Sequence[Bar], *, label: str) -> Markup:
+    """Lying bars of shares, 0 to 100 %, each with its name above and its figure behind."""
+    step = 34.0
+    parts = []
+    for n, bar in enumerate(bars):
+        y, wide = step * n, (WIDTH - 60) * min(max(bar.value, 0.0), 1.0)
+        parts += [
+            element("text", bar.label, x=2, y=y + 11, class_="name"),
+            element("rect", title(bar.note), x=2, y=y + 15, width=max(wide, 0.5), height=12, class_="fill s1"),
+            element("text", f"{bar.value:.0%}", x=wide + 8, y=y + 25),
+        ]
+    return picture(WIDTH, step * max(1, len(bars)), parts, label=label)

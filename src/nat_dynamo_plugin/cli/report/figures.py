@@ -152,16 +152,17 @@ class Worker:
 
 def workers(calls: Sequence[Sent], parts: int = 160) -> list[Worker]:
     """The workers that answered, and how busy each was in the course of the run."""
-    served = [call for call in calls if call.record.worker_id is not None and call.record.started_at]
-    if not served:
-        return []
-    begin, end = min(call.record.started_at for call in served), max(call.ended_at for call in served)
-    width = max((end - begin) / parts, 1e-6)
-    ids = sorted({call.record.worker_id for call in served if call.record.worker_id is not None})
+    ids = sorted({call.record.worker_id for call in calls if call.record.worker_id is not None})
     found = {one: Worker(id=one, number=n, load=[0.0] * parts) for n, one in enumerate(ids, start=1)}
+    served = [call for call in calls if call.record.worker_id is not None and not call.record.failed]
+    timed = [call for call in served if call.record.started_at]
+    begin = min((call.record.started_at for call in timed), default=0.0)
+    width = max((max((call.ended_at for call in timed), default=0.0) - begin) / parts, 1e-6)
     for call in served:
         worker = found[call.record.worker_id or 0]
         worker.calls += 1
+        if not call.record.started_at:
+            continue
         first, last = (call.record.started_at - begin) / width, (call.ended_at - begin) / width
         for n in range(int(first), min(int(last), parts - 1) + 1):
             worker.load[n] += max(0.0, min(last, n + 1) - max(first, n))

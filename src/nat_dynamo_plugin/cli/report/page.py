@@ -9,13 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nat_dynamo_plugin.cli.formats import count, kinds, value
+from nat_dynamo_plugin.cli.formats import count, value
 from nat_dynamo_plugin.cli.report import figures
 from nat_dynamo_plugin.cli.report.cards import cards, code, origin
 from nat_dynamo_plugin.cli.report.misses import findings, misses
 from nat_dynamo_plugin.cli.report.pictures import load, strip, timeline, tones
 from nat_dynamo_plugin.cli.report.run import Asked, Run
 from nat_dynamo_plugin.drawing.charts import Bar, Series, columns, cumulative
+from nat_dynamo_plugin.drawing.page import style
 from nat_dynamo_plugin.drawing.svg import element
 
 MOST_BYTES = 900_000
@@ -31,7 +32,6 @@ def page(runs: Sequence[Run]) -> str:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from nat_dynamo_plugin import drawing
     from nat_dynamo_plugin.cli.report.comparison import comparison
 
     environment = Environment(
@@ -42,8 +42,7 @@ def page(runs: Sequence[Run]) -> str:
         lstrip_blocks=True,
     )
     names = distinct_names(runs)
-    here = Path(__file__).parent
-    css = (Path(str(drawing.__file__)).parent / "page.css").read_text() + (here / "report.css").read_text()
+    own = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     shown = [
         _run(run, name, number, MOST_BYTES // len(runs))
         for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1)
@@ -51,7 +50,7 @@ def page(runs: Sequence[Run]) -> str:
     title = f"Evaluation {names[0]}" if len(runs) == 1 else f"Evaluations {', '.join(names)}"
     return environment.get_template("page.html.j2").render(
         title=title,
-        css=Markup(css),
+        css=Markup(style() + own),
         runs=shown,
         comparisons=[
             comparison(runs[0], names[0], other, name) for other, name in zip(runs[1:], names[1:], strict=True)
@@ -133,7 +132,7 @@ def _failed(run: Run) -> str:
 def _failures(run: Run, numbers: dict[int, int]) -> list[dict[str, Any]]:
     found = []
     for cause in figures.failure_causes(run.questions):
-        workers = {f"worker {numbers[worker]}": n for worker, n in cause.workers.items() if worker in numbers}
+        workers = [f"{n:,} at worker {numbers[worker]}" for worker, n in cause.workers.most_common()]
         found.append(
             {
                 "kind": cause.kind,
@@ -141,7 +140,7 @@ def _failures(run: Run, numbers: dict[int, int]) -> list[dict[str, Any]]:
                 "calls": cause.calls,
                 "error": cause.error,
                 "first": f"first in {cause.first}",
-                "where": f"; {kinds(workers)}" if workers else "",
+                "where": f"; {', '.join(workers)}" if workers else "",
             }
         )
     return found

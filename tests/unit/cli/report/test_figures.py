@@ -71,6 +71,8 @@ def test_how_busy_each_worker_was() -> None:
     assert (five.id, five.number, five.calls, five.load) == (5, 1, 1, pytest.approx([0, 0, 0, 0.5]))
     assert (nine.id, nine.number, nine.calls, nine.load) == (9, 2, 2, pytest.approx([1, 2, 1, 1]))
     assert figures.workers([sent(1, worker_id=None)]) == []
+    (untimed,) = figures.workers([sent(1, started_at=0.0)], parts=2)
+    assert (untimed.calls, untimed.load) == (1, [0, 0])
 
 
 def test_moves_within_a_chain() -> None:

@@ -69,7 +69,7 @@ def test_what_a_page_says(run: Path) -> None:
     text = page([load(run)])
     said = read(text)
     assert said.index("1 of 3 questions failed, 1 of 9 LLM calls") < said.index("Why the cache missed")
-    assert "overloaded 1 1 busy first in q3; worker 1 1" in said
+    assert "overloaded 1 1 busy first in q3; 1 at worker 1" in said
     assert "1. A clock in the system message" in said
     assert "before: It is 10:01:0 1 . You help" in said and "<mark>2</mark>" in text
     assert "Move it out of the system message" in said
