@@ -43,7 +43,7 @@ def cards(run: Run, found: Sequence[Finding]) -> dict[str, Any]:
             "Nothing that an earlier call of its chain had sent was computed again. Between questions it is not known."
         )
     else:
-        none = "Nothing was: all that earlier calls had sent came out of the cache, as far as whole blocks go."
+        none = "Nothing was lost: all that earlier calls had sent came out of the cache, as far as whole blocks go."
     how = "Tokens are the server's count. "
     if a_token is None:
         how += "What a token costs in time is not known: in this run the time to first token does not depend on them."

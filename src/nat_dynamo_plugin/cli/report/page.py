@@ -21,7 +21,10 @@ from nat_dynamo_plugin.drawing.svg import element
 
 MOST_BYTES = 900_000
 """About what a page may weigh; timelines that would make it heavier are left out, and that is said."""
-_MOST_STRIPS = 1000
+_STRIP_BYTES = 450
+_STRIPS_SHARE = 0.4
+"""Which share of its bytes a page has at most for the map of workers."""
+_REST_BYTES = 60_000
 _MOST_WORKERS = 24
 
 
@@ -74,6 +77,7 @@ def _run(run: Run, name: str, number: int, budget: int) -> dict[str, Any]:
     served = figures.workers(calls)
     numbers = {worker.id: worker.number for worker in served}
     tone = tones(served)
+    most = int(_STRIPS_SHARE * budget / _STRIP_BYTES)
     shown: dict[str, Any] = {
         "name": name,
         "about": _about(run),
@@ -88,13 +92,14 @@ def _run(run: Run, name: str, number: int, budget: int) -> dict[str, Any]:
         "has_times": bool(figures.call_times(calls)),
         "workers": _loads(served, tone),
         "stickiness": _stickiness(run, len(served)),
+        "left_out": _left_out(run, len(served), most),
         "legend": _legend(served, tone),
     }
-    drawn, about = _timelines(run, number, numbers, budget)
+    drawn, about = _timelines(run, number, numbers, budget - _STRIP_BYTES * min(most, len(run.questions)))
     linked = {one["id"]: one["anchor"] for one in drawn}
     shown["strips"] = [
         element("a", picture_, href=f"#{linked[asked.id]}") if asked.id in linked else picture_
-        for asked in run.questions[:_MOST_STRIPS]
+        for asked in run.questions[:most]
         if asked.calls
         for picture_ in (strip(asked, numbers, tone),)
     ]
@@ -217,10 +222,20 @@ def _stickiness(run: Run, workers: int) -> str:
     )
 
 
+def _left_out(run: Run, workers: int, most: int) -> str:
+    """What the map does not show."""
+    said = []
+    if workers > _MOST_WORKERS:
+        said.append(f"of {workers:,} workers the {_MOST_WORKERS} busiest")
+    if len(run.questions) > most:
+        said.append(f"of {len(run.questions):,} questions the first {most:,}")
+    return f"Shown are {' and '.join(said)}." if said else ""
+
+
 def _timelines(run: Run, number: int, numbers: dict[int, int], budget: int) -> tuple[list[dict[str, Any]], str]:
     """Questions that failed first, then the slowest, as many as the page can carry."""
     order = sorted(run.questions, key=lambda one: (one.failure is None, -(one.seconds or 0.0)))
-    room = budget - 450 * len(run.questions) - 60_000
+    room = budget - _REST_BYTES
     drawn: list[dict[str, Any]] = []
     known = 0
     for asked in order:
@@ -239,7 +254,7 @@ def _timelines(run: Run, number: int, numbers: dict[int, int], budget: int) -> t
                     "picture": line,
                 }
             )
-    about = "Questions that failed come first, then the slowest."
+    about = "Questions that failed come first, then the slowest." if known else ""
     if len(drawn) < known:
         about = f"{about} {len(drawn):,} of {known:,} are shown: with more the page would be too heavy."
     return drawn, about

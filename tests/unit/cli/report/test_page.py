@@ -12,6 +12,7 @@ import pytest
 
 from nat_dynamo_plugin.cli.report.page import MOST_BYTES, distinct_names, page
 from nat_dynamo_plugin.cli.report.run import load
+from nat_dynamo_plugin.nat.journal import JOURNAL, Answered, Journal
 from nat_dynamo_plugin.recording.rows import RecordedCall
 
 from .making import SYSTEM, message, record, step, tool, workflow, write_recording, write_run
@@ -148,11 +149,28 @@ def test_a_secret_of_a_config_stays_out(tmp_path: Path) -> None:
     assert "llms.main.api_key" in text and key not in text and "***" in text
 
 
-def test_a_large_run_stays_light(tmp_path: Path) -> None:
-    questions = {f"question-{n}": asked(f"question-{n}", 10.0 * n + 1, calls=9) for n in range(1, 601)}
-    text = page([load(write_run(tmp_path, questions))])
-    assert 0.6 * MOST_BYTES < len(text.encode()) < 1_000_000
-    assert re.search(r"\d+ of 600 are shown: with more the page would be too heavy", read(text))
+def test_a_large_run_stays_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MOST_BYTES < 1_000_000
+    monkeypatch.setattr("nat_dynamo_plugin.cli.report.page.MOST_BYTES", 200_000)
+    questions = {f"question-{n}": asked(f"question-{n}", 10.0 * n + 1, calls=9) for n in range(1, 201)}
+    run = load(write_run(tmp_path, questions))
+    for runs in ([run], [run, run]):
+        text = page(runs)
+        assert 80_000 < len(text.encode()) < 210_000
+        assert re.search(r"\d+ of 200 are shown: with more the page would be too heavy", read(text))
+        assert re.search(r"Shown are of 200 questions the first \d+\.", read(text))
+
+
+def test_a_run_that_was_cut(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / JOURNAL)
+    journal.begin("f", 5, keep=False)
+    journal.question(Answered(id="q1", asked="a", output="x", trajectory=asked("q1", 100.0)))
+    journal.question(Answered(id="q2", asked="b", failure="overloaded", error="busy"))
+    journal.close()
+    said = read(page([load(tmp_path)]))
+    assert "2 questions, 3 LLM calls" in said and "1 of 2 questions failed, 0 of 3 LLM calls" in said
+    assert "Note: the run was cut or still goes on: 1 of 5 questions are answered" in said
+    assert "q1 3.00 s · 3 calls" in said
 
 
 def test_names_of_runs(tmp_path: Path) -> None:
