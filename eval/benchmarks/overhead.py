@@ -95,7 +95,7 @@ EVENTS = [
 ]
 
 
-def body(size: int, text: str) -> bytes:
+def body(size: int, text: str, *, streamed: bool = False) -> bytes:
     """An agent's conversation of about `size` bytes: user turns, tool calls with JSON arguments, tool results."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": "You call tools to solve the user's tasks. " * 4}]
     used = 0
@@ -112,7 +112,9 @@ def body(size: int, text: str) -> bytes:
         messages += turn
         used += len(json.dumps(turn, ensure_ascii=False).encode())
         i += 1
-    data = {"model": "m", "messages": messages, "max_tokens": 64, "temperature": 0.0}
+    data = {"model": "m", "messages": messages, "max_tokens": 64, "temperature": 0.0} | (
+        {"stream": True} if streamed else {}
+    )
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -271,10 +273,10 @@ def added_time(scale: float, console: Console, keep: Keep) -> None:
     memory_url = "http://127.0.0.1:1/v1/chat/completions"
     with loopback_server() as loopback_url:
         for size, text in ((s, t) for s in SIZES for t in SENTENCES):
-            payload = body(SIZES[size], text)
             n = max(20, int(REPETITIONS[size] * scale))
             for network, url in (("memory", memory_url), ("loopback", loopback_url)):
                 for streamed in (False, True) if network == "memory" else (False,):
+                    payload = body(SIZES[size], text, streamed=streamed)
                     row = {"size": size, "text": text, "bytes": len(payload), "network": network}
                     mode = "streamed" if streamed else "unary"
 

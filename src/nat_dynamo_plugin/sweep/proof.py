@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
 
 from nat_dynamo_plugin.sweep.interval import confidence_of_look
 from nat_dynamo_plugin.sweep.outcome import RunFailed
@@ -34,6 +35,7 @@ def final_queue(storage: Storage, search: Queue, task: Task, chosen: Sequence[in
         order = np.random.default_rng([task.config.seed, 1, number]).permutation(len(arms))
         plan += [Planned({ARM: arms[k]}, {ARM: arms[k], ROUND: number}) for k in order]
     queue.fill(plan)
+    queue.retry_failed()
     return queue
 
 
@@ -41,21 +43,23 @@ def take_look(storage: Storage, search: Queue, queue: Queue | None, task: Task) 
     """Begin a verdict on the finals, if all their rounds are measured: the study remembers how many there were.
 
     Remembered with the search, for other finalists of the same study are another chance to be wrong, too. A verdict on
-    as many rounds as an earlier one is that one, and fewer rounds than that do not undo it.
+    as many rounds as an earlier one is that one, unless runs that had failed were taken up again since, and fewer
+    rounds than that do not undo it.
     """
     rounds = task.config.final_rounds
     if queue is None or not rounds:
         return None
     with storage.exclusively():
         looks: list[list[Any]] = search.study.user_attrs.get(_LOOKS, [])
-        rounds = max([rounds, *(known for name, known in looks if name == queue.name)])
+        rounds = max([rounds, *(known for name, known, _ in looks if name == queue.name)])
         trials = [trial for trial in queue.trials().values() if trial.user_attrs[ROUND] < rounds]
         if not trials or not all(trial.state.is_finished() for trial in trials):
             return None
-        if [queue.name, rounds] not in looks:
-            looks = [*looks, [queue.name, rounds]]
+        look = [queue.name, rounds, sum(trial.state is TrialState.FAIL for trial in trials)]
+        if look not in looks:
+            looks = [*looks, look]
             search.study.set_user_attr(_LOOKS, looks)
-    number = 1 + looks.index([queue.name, rounds])
+    number = 1 + looks.index(look)
     total = task.config.confidence
     return Look(rounds, number, confidence_of_look(total, number), confidence_of_look(total, 1 + len(looks)))
 

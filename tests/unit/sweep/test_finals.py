@@ -288,6 +288,27 @@ async def test_a_finalist_that_fails_in_the_finals_does_not_win(
     assert load_config(tmp_path / "out" / "optimized_config.yml").llms["dynamo"].prefix_total_requests == 1
 
 
+async def test_finals_that_failed_are_measured_again_and_judged_as_a_further_verdict(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, failed = Runs(), []
+
+    def fail(_number: int, llm: Any) -> None:
+        if len(runs.seen) >= 16 and str(llm.prefix_osl) == "LOW" and not failed:
+            failed.append(llm.prefix_total_requests)
+            raise RunFailed("2 of 9 LLM calls failed")
+
+    runs.on_run = fail
+    file = write(*BAD, ("n_trials: 8", "n_trials: 8\n    finalists: 1\n    pruner: none"))
+    assert "beats" not in await told(file, runs, capsys)
+    again = Runs()
+    text = await told(file, again, capsys)
+    assert len(again.seen) == 1
+    assert "beats the current config" in text and "verdict 2 on this study" in text
+    assert await told(file, last := Runs(), capsys) == text
+    assert not last.seen
+
+
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_too_few_rounds_name_the_nearest_number(write: Write, rounds: int) -> None:
     with pytest.raises(Exception, match=rf"final_rounds={rounds}: a verdict needs 3 rounds: use 3 or more, or 0"):
