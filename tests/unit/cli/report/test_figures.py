@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nat_dynamo_plugin.cli.report import figures
@@ -37,6 +39,8 @@ def test_where_the_tokens_came_from() -> None:
     calls = [sent(1), sent(2, prompt_tokens=1500, cached_tokens=600), sent(3, cached_tokens=None), sent(4, error="x")]
     counted = figures.tokens(calls, misses(calls))
     assert counted == figures.Tokens(cached=600, new=1500, lost=400) and counted.total == 2500
+    estimates = [replace(miss, measured=False) for miss in misses(calls)]
+    assert figures.tokens(calls, estimates) == figures.Tokens(cached=600, new=1900, lost=0)
     assert figures.tokens([sent(1, prompt_tokens=None)], []) is None
 
 

@@ -94,6 +94,22 @@ def test_what_was_lost_before_the_difference_is_put_down_to_how_it_was_served() 
     assert moved.tokens == pytest.approx(1000 * (len(late[0]["content"]) - 2) / calls[0].prompt.size)  # type: ignore[union-attr]
 
 
+def test_what_was_cached_all_the_same_is_no_loss() -> None:
+    calls = [
+        sent(1, clock(1)),  # type: ignore[arg-type]
+        sent(2, clock(2, REPLY), prompt_tokens=1500, cached_tokens=700),  # type: ignore[arg-type]
+    ]
+    assert [miss.tokens for miss in misses(calls)] == [300]
+
+
+def test_of_a_longer_prompt_only_what_the_next_one_has_can_be_lost() -> None:
+    calls = [
+        sent(1, prompt(message("system", SYSTEM), USER, REPLY)),
+        sent(2, prompt(message("system", SYSTEM), USER), prompt_tokens=600, cached_tokens=560),
+    ]
+    assert misses(calls) == []
+
+
 def test_without_counts_of_the_server_the_difference_is_an_estimate() -> None:
     calls = [
         sent(1, clock(1), cached_tokens=None),  # type: ignore[arg-type]
@@ -108,9 +124,10 @@ def test_a_call_is_compared_with_the_one_that_it_continues() -> None:
     calls = [
         sent(1, prompt(main, USER)),
         sent(2, prompt(side, REPLY), prompt_tokens=300, cached_tokens=0),
-        sent(3, prompt(main, USER, REPLY), prompt_tokens=1200, cached_tokens=992),
+        sent(3, prompt(main, USER, REPLY), prompt_tokens=1200, cached_tokens=0),
     ]
-    assert misses(calls) == []
+    (miss,) = misses(calls)
+    assert (miss.cause, miss.before.number, miss.tokens) == (Served.FORGOTTEN, 1, 1000)
 
 
 def question(number: int, second: int = 0, **known: object) -> object:

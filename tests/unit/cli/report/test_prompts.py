@@ -102,13 +102,13 @@ def test_questions_with_fewer_tools_differ_in_them() -> None:
 
 def test_a_shortened_history() -> None:
     turns = [message("assistant" if n % 2 else "user", f"turn {n}") for n in range(6)]
-    before = prompt(message("system", SYSTEM), *turns)
-    found = difference(before, prompt(message("system", SYSTEM), *turns[2:], message("user", "new")))
+    before = prompt(message("system", SYSTEM), *turns, tools=("a",))
+    found = difference(before, prompt(message("system", SYSTEM), *turns[2:], message("user", "new"), tools=("a",)))
     assert found is not None
     assert (found.change, found.what, found.where) == (
         Change.SHORTENED, "2 messages were removed", "message 2 (user)"
     )  # fmt: skip
-    assert found.kept == len(SYSTEM)
+    assert found.kept == len(SYSTEM) + 100
 
 
 def test_a_summary_in_place_of_messages() -> None:
