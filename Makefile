@@ -46,7 +46,7 @@ help: ## Show the targets
 
 demo: $(VENV)/.demo $(VENV)/.packages ## Run the agent benchmark on an embedded Dynamo and show the table (no GPU, no model)
 	$(BIN)/python scripts/measured.py $(BIN)/nat eval --config_file $(DEMO_CONFIG)
-	@$(BIN)/python -m nat_dynamo_plugin.cli.report $(DEMO_RESULTS)
+	@$(BIN)/python -m nat_dynamo_plugin.cli.summary $(DEMO_RESULTS)
 
 test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_dynamo_plugin.cli.report import load_report
+from nat_dynamo_plugin.cli.summary import load_report
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,6 +17,7 @@ _COMMANDS = {
     "down": (_EMBEDDED, "End them."),
     "replay": ("nat_dynamo_plugin.cli.replay.command", "Play a recording on clusters of several sizes."),
     "cache": ("nat_dynamo_plugin.cli.cache.command", "Look at a response cache in Redis, clear or check it."),
+    "report": ("nat_dynamo_plugin.cli.report.command", "Write a page about evaluations: failures, reuse, times."),
     "doctor": ("nat_dynamo_plugin.cli.doctor.command", "Find out what a server does with what we send."),
     "bench": ("nat_dynamo_plugin.cli.bench.command", "Does the plugin pay on this server?"),
     "top": ("nat_dynamo_plugin.cli.top.command", "Show what a server, a nat serve or a nat eval is doing."),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -66,7 +68,7 @@ class Recorder:
         """Write a call that was answered; what can not be written is logged, once."""
         try:
             question = msgspec.json.decode(asked)
-            tools = [tool["function"]["name"] for tool in question.get("tools") or ()]
+            offered = question.get("tools") or ()
             content, tool_calls = said
             row = RecordedCall(
                 question=record.prefix_id or "",
@@ -75,12 +77,19 @@ class Recorder:
                 messages=question["messages"],
                 content=content,
                 tool_calls=tool_calls,
-                tools=tools,
+                tools=[tool["function"]["name"] for tool in offered],
                 prompt_tokens=record.prompt_tokens,
                 completion_tokens=record.completion_tokens,
                 session=record.session_id,
+                tool_shapes=[_shape(tool) for tool in offered],
             )
             line = msgspec.json.encode(self._redact(msgspec.to_builtins(row)))
             self._append(known.redacted_bytes(line) + b"\n")
         except Exception as error:  # a recording is no reason to fail
             warn_once(logger, ("record", str(self._file)), "A call is not in %s", self._file, error=error)
+
+
+def _shape(tool: Any) -> tuple[int, str]:
+    """How long a tool's definition is, and what tells it from others; no word of it."""
+    definition = msgspec.json.encode(tool)
+    return len(definition), blake2b(definition, digest_size=6).hexdigest()

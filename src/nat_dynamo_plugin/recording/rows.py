@@ -47,6 +47,8 @@ class RecordedCall(msgspec.Struct, frozen=True, omit_defaults=True):
         prompt_tokens: of the server's usage, if it said.
         completion_tokens: of the server's usage, if it said.
         session: the chain of calls within the question.
+        tool_shapes: for each of `tools` the characters of its definition, and a digest that is another one if the
+            definition is.
     """
 
     question: str
@@ -59,6 +61,7 @@ class RecordedCall(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     session: str | None = None
+    tool_shapes: list[tuple[int, str]] = []
 
     @property
     def ended_s(self) -> float:

@@ -27,7 +27,7 @@ from nat.plugins.eval.exporters.file_eval_callback import FileEvalCallback
 from pydantic import ValidationError
 from rich.console import Console
 
-from nat_dynamo_plugin.cli.report import load_report, print_report
+from nat_dynamo_plugin.cli.summary import load_report, print_report
 from nat_dynamo_plugin.evaluators import register  # noqa: F401
 from nat_dynamo_plugin.evaluators.evaluate import NoAverage
 from nat_dynamo_plugin.evaluators.failures import FailedAnswer

@@ -1,6 +1,6 @@
 """Summary table of a finished `nat eval`, read from the files it wrote.
 
-    python -m nat_dynamo_plugin.cli.report OUTPUT_DIR
+    python -m nat_dynamo_plugin.cli.summary OUTPUT_DIR
 
 NAT 1.9 writes `<evaluator>_output.json` for each evaluator, `workflow_output.json` (the trajectories) and
 the configuration. The counts (calls, tokens, workers) come from the trajectories if they hold the custom
@@ -12,7 +12,6 @@ done.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections import Counter
@@ -21,24 +20,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from nat_dynamo_plugin.cli.costs import cost_lines
+from nat_dynamo_plugin.cli.folder import (
+    SUFFIX,
+    WORKFLOW_OUTPUT,
+    ReportError,
+    job_directory,
+    load_config,
+    load_json,
+    mapping,
+)
 from nat_dynamo_plugin.cli.formats import count, kinds, value
 from nat_dynamo_plugin.evaluators.prompt_versions import rows, together
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
 from nat_dynamo_plugin.nat.journal import JOURNAL, Entries, read
 from nat_dynamo_plugin.telemetry.record import STEP_NAME
-
-_WORKFLOW_OUTPUT = "workflow_output.json"
-_SUFFIX = "_output.json"
-
-
-class ReportError(Exception):
-    """The directory holds no readable, finished evaluation; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +103,14 @@ def load_report(directory: Path) -> EvalReport:
     """
     if not directory.is_dir():
         raise ReportError(f"{directory} is not a directory; give the eval.general.output.dir of a finished run")
-    directory = _job_directory(directory)
-    config = _load_config(directory / "config_effective.yml")
+    directory = job_directory(directory)
+    config = load_config(directory / "config_effective.yml")
     metrics: list[MetricRow] = []
     figures: list[QuestionFigures] = []
-    for path in sorted(directory.glob("*" + _SUFFIX)):
-        if path.name == _WORKFLOW_OUTPUT:
+    for path in sorted(directory.glob("*" + SUFFIX)):
+        if path.name == WORKFLOW_OUTPUT:
             continue
-        output = _load_json(path)
+        output = load_json(path)
         if not isinstance(output, dict) or not isinstance(output.get("eval_output_items"), list):
             continue
         metrics.append(_metric_row(path, output))
@@ -123,18 +123,18 @@ def load_report(directory: Path) -> EvalReport:
         return _cut_report(directory, journal)
     if not metrics:
         raise ReportError(
-            f"{directory} holds no <evaluator>{_SUFFIX}; nat eval writes its files once it has finished "
+            f"{directory} holds no <evaluator>{SUFFIX}; nat eval writes its files once it has finished "
             "and at least one evaluator gave a result"
         )
-    order = {name: position for position, name in enumerate(_mapping(config, "eval", "evaluators"))}
+    order = {name: position for position, name in enumerate(mapping(config, "eval", "evaluators"))}
     metrics.sort(key=lambda row: order.get(row.name, len(order)))
 
-    workflow_output = directory / _WORKFLOW_OUTPUT
+    workflow_output = directory / WORKFLOW_OUTPUT
     report = EvalReport(directory=directory, metrics=metrics, figures=figures)
     if workflow_output.is_file():
         report.workflow_output = workflow_output
-        report.figures = _figures_from_trajectories(_load_json(workflow_output), config) or figures
-    report.simulated = any(isinstance(llm, dict) and llm.get("local") for llm in _mapping(config, "llms").values())
+        report.figures = _figures_from_trajectories(load_json(workflow_output), config) or figures
+    report.simulated = any(isinstance(llm, dict) and llm.get("local") for llm in mapping(config, "llms").values())
     report.runs = max(1, journal.runs)
     report.failures = max((row.failures for row in metrics), key=lambda one: sum(one.values()))
     report.notes = [f"{row.name}: {row.problem}" for row in metrics if row.problem]
@@ -179,7 +179,7 @@ def _table(report: EvalReport) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 when the summary was printed, 2 when there is nothing to summarise."""
     parser = argparse.ArgumentParser(
-        prog="python -m nat_dynamo_plugin.cli.report",
+        prog="python -m nat_dynamo_plugin.cli.summary",
         description="Summarise what a finished nat eval wrote.",
     )
     parser.add_argument("directory", type=Path, help="the eval.general.output.dir of the run")
@@ -193,28 +193,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _job_directory(directory: Path) -> Path:
-    """The directory itself, or its only job directory (`append_job_id_to_output_dir`)."""
-    if any(directory.glob("*" + _SUFFIX)):
-        return directory
-    jobs = sorted(path for path in directory.glob("jobs/*") if any(path.glob("*" + _SUFFIX)))
-    if len(jobs) > 1:
-        newest = max(jobs, key=lambda path: path.stat().st_mtime)
-        raise ReportError(f"{directory} holds {len(jobs)} runs under jobs/; name one of them (the newest is {newest})")
-    return jobs[0] if jobs else directory
-
-
 def _metric_row(path: Path, output: dict[str, Any]) -> MetricRow:
     average = output.get("average_score")
     value = None
     if isinstance(average, int | float) and math.isfinite(average):
         value = float(average)
-    summary = _mapping(output, "metric")
+    summary = mapping(output, "metric")
     problem = summary.get("problem")
     if value is None and problem is None:
         problem = "it gave no average"
     return MetricRow(
-        name=path.name.removesuffix(_SUFFIX),
+        name=path.name.removesuffix(SUFFIX),
         value=value,
         unit=str(summary.get("unit", "")),
         statistic=str(summary.get("statistic", "mean")),
@@ -222,7 +211,7 @@ def _metric_row(path: Path, output: dict[str, Any]) -> MetricRow:
         file=path,
         questions=len(output["eval_output_items"]),
         problem=problem,
-        failures={str(kind): n for kind, n in _mapping(summary, "failures").items() if isinstance(n, int)},
+        failures={str(kind): n for kind, n in mapping(summary, "failures").items() if isinstance(n, int)},
     )
 
 
@@ -249,8 +238,8 @@ def _figures_from_trajectories(workflow_output: Any, config: Any) -> list[Questi
     """One entry a question, or nothing if no trajectory holds a call's steps."""
     if not isinstance(workflow_output, list):
         return []
-    dataset = _mapping(config, "eval", "general", "dataset")
-    key = _mapping(dataset, "structure").get("trajectory_key", "intermediate_steps")
+    dataset = mapping(config, "eval", "general", "dataset")
+    key = mapping(dataset, "structure").get("trajectory_key", "intermediate_steps")
     trajectories = [
         (item.get(dataset.get("id_key", "id")), item[key])
         for item in workflow_output
@@ -262,7 +251,7 @@ def _figures_from_trajectories(workflow_output: Any, config: Any) -> list[Questi
 
 
 def _is_call(step: Any) -> bool:
-    return isinstance(step, dict) and _mapping(step, "payload").get("name") == STEP_NAME
+    return isinstance(step, dict) and mapping(step, "payload").get("name") == STEP_NAME
 
 
 def _counts(report: EvalReport) -> list[tuple[str, str]]:
@@ -324,27 +313,6 @@ def _tokens(figures: Sequence[QuestionFigures], name: str) -> str:
 def _print_path(console: Console, path: Path, what: str) -> None:
     # A path must stay copyable, however long it is.
     console.print(f"  {path}  ({what})", markup=False, highlight=False, soft_wrap=True)
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path} can not be read: {error}; was the evaluation interrupted?") from error
-
-
-def _load_config(path: Path) -> Any:
-    """The effective configuration, or nothing: the report only takes hints from it."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-
-
-def _mapping(holder: Any, *keys: str) -> Mapping[str, Any]:
-    for key in keys:
-        holder = holder.get(key) if isinstance(holder, Mapping) else None
-    return holder if isinstance(holder, Mapping) else {}
 
 
 if __name__ == "__main__":

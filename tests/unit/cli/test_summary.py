@@ -13,7 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from nat_dynamo_plugin.cli.report import ReportError, load_report, main, print_report
+from nat_dynamo_plugin.cli.summary import ReportError, load_report, main, print_report
 from nat_dynamo_plugin.nat.journal import JOURNAL, Answered, Journal
 from nat_dynamo_plugin.telemetry.record import RECORD_KEY, STEP_NAME, CallRecord
 
@@ -198,7 +198,7 @@ class TestErrors:
 
 def test_piped_to_an_ascii_terminal(finished: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "nat_dynamo_plugin.cli.report", str(finished)],
+        [sys.executable, "-m", "nat_dynamo_plugin.cli.summary", str(finished)],
         capture_output=True,
         env={"PYTHONIOENCODING": "ascii", "PATH": ""},
         timeout=60,

@@ -1,0 +1,1 @@
+"""`nat dynamo report`: a page about finished evaluations."""
