@@ -39,7 +39,6 @@ class Flight:
         self.key = key
         self._owner = _who()
         self._future: Future[Landed] = Future()
-        self._future.set_running_or_notify_cancel()  # so that a cancelled waiter can not cancel it
 
     @property
     def is_ours(self) -> bool:
@@ -77,6 +76,7 @@ class Wait:
     async def run_async(self, io: AsyncIO) -> Landed | None:
         """Await."""
         waiting = asyncio.wrap_future(self._future)
+        # Not `wait_for`, which would cancel the flight with its waiter.
         await asyncio.wait((waiting,), timeout=self._timeout_s)
         return waiting.result() if waiting.done() else None
 

@@ -133,11 +133,11 @@ async def test_a_stream_that_is_left_is_sent_again(model: Model, upstream: Upstr
             "POST", f"{clients.base_url}/chat/completions", json=body(stream=True)
         )
         leader = await asyncio.create_task(clients.asynchronous.send(request, stream=True))
-        other = asyncio.create_task(post(clients, body(stream=True)))
-        await until(lambda: shared(model) == 1)
+        others = [asyncio.create_task(post(clients, body(stream=True))) for _ in range(5)]
+        await until(lambda: shared(model) == 5)
         upstream.cut = None
         await leader.aclose()
-        assert (await other).content.endswith(b"data: [DONE]\n\n")
+        assert all(one.content.endswith(b"data: [DONE]\n\n") for one in await asyncio.gather(*others))
     assert len(upstream.asked) == 2
 
 
