@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
 from nat_dynamo_plugin.admission.concurrency import ConcurrencyLimit
 from nat_dynamo_plugin.admission.slots import Slots
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.http.flow import Layer
 from nat_dynamo_plugin.layers.breaker import BreakerLayer, Circuit
 from nat_dynamo_plugin.layers.concurrency import ConcurrencyLayer
 from nat_dynamo_plugin.layers.deadline import DeadlineLayer
@@ -78,6 +79,11 @@ def concurrency(config: DynamoModelConfig, origin: str) -> ConcurrencyLayer | No
     slots = shared(_shared.slots, (origin, adapts), lambda: Slots(ConcurrencyLimit(most, adapts=adapts), server=origin))
     slots.lower(most)
     return ConcurrencyLayer(slots)
+
+
+def each_attempt(config: DynamoModelConfig, origin: str) -> Sequence[Layer | None]:
+    """What holds back each attempt of a call, outermost first."""
+    return limits(config, origin), pacing(config, origin), concurrency(config, origin), breaker(config, origin)
 
 
 def limits(config: DynamoModelConfig, origin: str) -> LimitsLayer | None:

@@ -178,13 +178,8 @@ def make_service(
         guards.retry(config, origin),
         attempt_cost,
         keys,
-        guards.limits(config, origin),
-        guards.pacing(config, origin),
-        guards.concurrency(config, origin),
-        guards.breaker(config, origin),
-        RedirectLayer() if config.connection.follow_redirects else None,
-        None if config.trace is None else RequestIdLayer(),
-        AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),
+        *guards.each_attempt(config, origin),
+        *_nearest(config, speaker),
     )
     return Service(
         base_url=base_url,
@@ -213,6 +208,15 @@ def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
     layers: list[Layer | None] = [None if block is None else block.layer() for block in blocks]
     prompts = PromptVersionLayer() if config.prompt_versions else None
     return [PayloadHeadersLayer(), *layers, prompts, *(layer.make() for layer in config.layers)]
+
+
+def _nearest(config: DynamoModelConfig, speaker: Speaker) -> Sequence[Layer | None]:
+    """What is nearest to the server: one request and its answer."""
+    return (
+        RedirectLayer() if config.connection.follow_redirects else None,
+        None if config.trace is None else RequestIdLayer(),
+        AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),
+    )
 
 
 def _prepare(config: DynamoModelConfig, base_url: str | None) -> None:
