@@ -19,6 +19,8 @@ REDIS_TIMEOUT_S = 0.05
 """Longest wait for Redis (s)."""
 AWAY_S = 5.0
 """For so long (s) a Redis that failed is not asked; calls pass meanwhile."""
+_STEP_S = 0.002
+"""How exact Redis is about a window's age (s)."""
 _ANY = 2**52
 """A limit that nothing reaches: what was really taken is counted also where it is too much."""
 
@@ -90,7 +92,7 @@ class Ledger:
             for taken, one in zip(reserved.charges, real, strict=True):
                 more = one.amount - taken.amount
                 # A window that is over keeps what it has: what would be given back would be free in the next one.
-                if more > 0 or (more < 0 and time() - reserved.at <= self.window(one).age_s):
+                if more > 0 or (more < 0 and time() - reserved.at <= self.window(one).age_s + _STEP_S):
                     self._hit(one, more, _ANY)
 
     def window(self, one: Charge) -> Window:

@@ -226,3 +226,20 @@ def test_bad_limits_are_named(limits: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match="limits") as caught:
         DynamoModelConfig(**{**CONFIG, "limits": limits})
     assert problem in str(caught.value)
+
+
+def test_an_org_that_nat_knows_has_its_own_count() -> None:
+    config = DynamoModelConfig(
+        **{
+            **CONFIG,
+            "base_url": "http://127.0.0.1:12/v1",
+            "org": {"default": "acme"},
+            "limits": {"rules": [{"requests": 1, "by": "org"}], "on_limit": "fail"},
+        }
+    )
+    url = URL.replace(":9/", ":12/")
+    with httpx.Client(transport=DynamoTransport(server(30), config)) as client:
+        statuses = [client.post(url, json=BODY).status_code for _ in range(2)]
+        with org_scope("other"):
+            statuses.append(client.post(url, json=BODY).status_code)
+    assert statuses == [200, 429, 200]
