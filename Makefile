@@ -39,7 +39,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository lock clean
+.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository stale reference lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -57,7 +57,7 @@ test-openai3: $(OPENAI3)/.made $(VENV)/.packages ## Run LangChain's tests on Ope
 fuzz: $(VENV)/.dev $(VENV)/.packages ## Try 100,000 random configs, answers and streams; `make test` tries 300 of each (FUZZ_EXAMPLES, FUZZ_SEED)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --timeout 0 --durations 0 $(PYTEST_ARGS)
 
-check: lint types imports repository ## Lint, check formatting, types, imports and sizes, and that the files fit every machine
+check: lint types imports repository stale ## Lint, check formatting, types, imports and sizes, that the files fit every machine, and that what is generated is not stale
 
 lint: $(VENV)/.dev $(VENV)/.packages
 	$(BIN)/ruff check .
@@ -72,6 +72,12 @@ imports: $(VENV)/.dev $(VENV)/.packages ## Show which room imports which, and th
 
 repository: $(VENV)/.dev
 	$(BIN)/python scripts/check_repository.py
+
+stale: $(VENV)/.dev $(VENV)/.packages
+	$(BIN)/python scripts/reference.py --check
+
+reference: $(VENV)/.dev $(VENV)/.packages ## Write docs/reference.md from the code
+	$(BIN)/python scripts/reference.py
 
 # Benchmarks: one target each, apart from the tests.
 

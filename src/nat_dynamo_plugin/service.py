@@ -14,7 +14,7 @@ from nat_dynamo_plugin.admission.capacity import CapacityProbe
 from nat_dynamo_plugin.admission.gauges import gate_gauges
 from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
 from nat_dynamo_plugin.config.keys import sources_of
-from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.config.model import BASE_URL, DynamoModelConfig
 from nat_dynamo_plugin.dialects import load_dialects
 from nat_dynamo_plugin.dialects.dialect import Dialect
 from nat_dynamo_plugin.dialects.said import Said
@@ -137,7 +137,7 @@ def make_service(
     """
     add_gauges(gate_gauges)
     guard_logs()
-    base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
+    base_url = base_url or config.base_url or os.getenv(BASE_URL)
     remember_config([config, base_url])
     origin = origin_of(base_url or OPENAI_URL)
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
