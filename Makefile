@@ -39,7 +39,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository stale reference lock clean
+.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository stale reference dist docs lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -79,6 +79,15 @@ stale: $(VENV)/.dev $(VENV)/.packages
 reference: $(VENV)/.dev $(VENV)/.packages ## Write docs/reference.md from the code
 	$(BIN)/python scripts/reference.py
 
+dist: $(VENV)/.dev ## Build sdist and wheel into dist/, check them, and try the wheel on each Python of 3.11, 3.12, 3.13 that is here
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python scripts/try_wheel.py dist/*.whl
+
+docs: $(VENV)/.dev ## Build the docs site into site/ (--strict: a broken link fails)
+	$(BIN)/python -m mkdocs build --strict
+
 # Benchmarks: one target each, apart from the tests.
 
 bench-overhead: $(VENV)/.dev $(VENV)/.packages ## Time what the transport adds to a request (BENCH_ARGS=--quick for a look)
@@ -106,7 +115,7 @@ lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versio
 	$(PYTHON) scripts/check_repository.py
 
 clean: ## Remove the environment, the results and the caches
-	rm -rf $(VENV) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build site
 	find src eval examples tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed. A stamp each, newer than the files that it was made from. The tests need all that the demo needs.
