@@ -1,8 +1,8 @@
 """What mkdocs does not do by itself: README and its like as pages of the site, and links that work in both places.
 
-The files of the repository link each other as they lie there. On the site README is the first page, `docs/` the root, and a
-link to a file that is no page (a source, a config) becomes its text. The order of the pages is that in which README names
-them; what it does not name comes after.
+The files of the repository link each other as they lie there. On the site README is the first page, `docs/` the root,
+and a link to a file that is no page (a source, a config) becomes its text. The order of the pages is that in which
+README names them; what it does not name comes after.
 """
 
 from __future__ import annotations
