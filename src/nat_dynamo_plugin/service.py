@@ -45,6 +45,7 @@ from nat_dynamo_plugin.question.ids import PrefixTemplate
 from nat_dynamo_plugin.recording.recorder import Recorder
 from nat_dynamo_plugin.secrets import remember_config
 from nat_dynamo_plugin.telemetry.exporters import Emit, emit
+from nat_dynamo_plugin.telemetry.exposition import expose_metrics
 from nat_dynamo_plugin.telemetry.gauges import add_gauges
 
 OPENAI_URL = "https://api.openai.com"
@@ -136,6 +137,7 @@ def make_service(
         ValueError: for a file or a key that the config names and that is not what it should be, or not there.
     """
     add_gauges(gate_gauges)
+    expose_metrics()
     guard_logs()
     base_url = base_url or config.base_url or os.getenv(BASE_URL)
     remember_config([config, base_url])
