@@ -39,7 +39,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository stale reference dist docs lock clean
+.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository stale reference monitoring dist docs lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -75,9 +75,13 @@ repository: $(VENV)/.dev
 
 stale: $(VENV)/.dev $(VENV)/.packages
 	$(BIN)/python scripts/reference.py --check
+	$(BIN)/python scripts/monitoring.py --check
 
 reference: $(VENV)/.dev $(VENV)/.packages ## Write docs/reference.md from the code
 	$(BIN)/python scripts/reference.py
+
+monitoring: $(VENV)/.dev $(VENV)/.packages ## Write the dashboard, the alert rules and the scrape configs in deploy/
+	$(BIN)/python scripts/monitoring.py
 
 dist: $(VENV)/.dev ## Build sdist and wheel into dist/, check them, and try the wheel on each Python of 3.11, 3.12, 3.13 that is here
 	rm -rf dist
