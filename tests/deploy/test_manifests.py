@@ -163,6 +163,16 @@ def test_the_frontends_flags_are_the_recommended_ones() -> None:
     assert flags(readme.replace("\\", " ").split()) == given
 
 
+def test_the_page_explains_each_flag() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `--")]
+    explained = {flag for row in rows for flag in re.findall(r"`(--[a-z-]+)(?:=[\w-]+)?`", row.split("|")[1])}
+    given = flags(main_container("vllm", "frontend")["args"])
+    assert explained == set(given) - {"--http-port"} | {"--router-queue-threshold"}
+    for name, value in re.findall(r"`(--[a-z-]+)=([\w-]+)`", "\n".join(rows)):
+        assert given.get(name, "0") == value, name
+
+
 def test_the_simulated_workers_are_the_embedded_dynamos() -> None:
     given = flags(main_container("mocker", "worker")["args"])
     config = LocalDynamoConfig(speedup=1, tool_call_parser=None)
