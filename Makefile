@@ -39,7 +39,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository lock clean
+.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository stale reference monitoring dist docs lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -57,7 +57,7 @@ test-openai3: $(OPENAI3)/.made $(VENV)/.packages ## Run LangChain's tests on Ope
 fuzz: $(VENV)/.dev $(VENV)/.packages ## Try 100,000 random configs, answers and streams; `make test` tries 300 of each (FUZZ_EXAMPLES, FUZZ_SEED)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --timeout 0 --durations 0 $(PYTEST_ARGS)
 
-check: lint types imports repository ## Lint, check formatting, types, imports and sizes, and that the files fit every machine
+check: lint types imports repository stale ## Lint, check formatting, types, imports and sizes, that the files fit every machine, and that what is generated is not stale
 
 lint: $(VENV)/.dev $(VENV)/.packages
 	$(BIN)/ruff check .
@@ -72,6 +72,25 @@ imports: $(VENV)/.dev $(VENV)/.packages ## Show which room imports which, and th
 
 repository: $(VENV)/.dev
 	$(BIN)/python scripts/check_repository.py
+
+stale: $(VENV)/.dev $(VENV)/.packages
+	$(BIN)/python scripts/reference.py --check
+	$(BIN)/python scripts/monitoring.py --check
+
+reference: $(VENV)/.dev $(VENV)/.packages ## Write docs/reference.md from the code
+	$(BIN)/python scripts/reference.py
+
+monitoring: $(VENV)/.dev $(VENV)/.packages ## Write the dashboard, the alert rules and the scrape configs in deploy/
+	$(BIN)/python scripts/monitoring.py
+
+dist: $(VENV)/.dev ## Build sdist and wheel into dist/, check them, and try the wheel on each Python of 3.11, 3.12, 3.13 that is here
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python scripts/try_wheel.py dist/*.whl
+
+docs: $(VENV)/.dev ## Build the docs site into site/ (--strict: a broken link fails)
+	$(BIN)/python -m mkdocs build --strict
 
 # Benchmarks: one target each, apart from the tests.
 
@@ -101,7 +120,7 @@ lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versio
 	$(PYTHON) scripts/check_repository.py
 
 clean: ## Remove the environment, the results and the caches
-	rm -rf $(VENV) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build site
 	find src eval examples tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed. A stamp each, newer than the files that it was made from. The tests need all that the demo needs.

@@ -17,7 +17,7 @@ from nat_dynamo_plugin.admission.shared import GateSettings, SharedGates
 from nat_dynamo_plugin.cache.responses import ResponseCache
 from nat_dynamo_plugin.config.cost import cost_layers
 from nat_dynamo_plugin.config.keys import sources_of
-from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.config.model import BASE_URL, DynamoModelConfig
 from nat_dynamo_plugin.dialects import DEFAULT_WIRE, load_dialects
 from nat_dynamo_plugin.dialects.dialect import Dialect
 from nat_dynamo_plugin.dialects.origins import dialects_for
@@ -56,6 +56,7 @@ from nat_dynamo_plugin.recording.recorder import Recorder
 from nat_dynamo_plugin.secrets import remember_config
 from nat_dynamo_plugin.telemetry.exporters import Emit, emit
 from nat_dynamo_plugin.telemetry.gauges import add_gauges
+from nat_dynamo_plugin.telemetry.listening import expose_metrics
 
 OPENAI_URL = "https://api.openai.com"
 
@@ -153,7 +154,7 @@ def make_service(
     Raises:
         ValueError: for a file or a key that the config names and that is not what it should be, or not there.
     """
-    base_url = base_url or config.base_url or os.getenv("OPENAI_BASE_URL")
+    base_url = base_url or config.base_url or os.getenv(BASE_URL)
     _prepare(config, base_url)
     origin = origin_of(base_url or OPENAI_URL)
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
@@ -221,6 +222,7 @@ def _nearest(config: DynamoModelConfig, speaker: Speaker) -> Sequence[Layer | No
 
 def _prepare(config: DynamoModelConfig, base_url: str | None) -> None:
     add_gauges(gate_gauges)
+    expose_metrics()
     guard_logs()
     brief_logs()
     remember_config([config, base_url])

@@ -213,7 +213,9 @@ def test_every_file_it_names_exists(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text):
         assert (page.parent / link).exists(), link
-    for name in re.findall(r"(?<![\w/.])(?:configs|examples|eval|docs|tests|requirements|scripts)/[\w./-]*\w", text):
+    for name in re.findall(
+        r"(?<![\w/.])(?:configs|deploy|examples|eval|docs|tests|requirements|scripts)/[\w./-]*\w", text
+    ):
         assert (ROOT / name).exists() or name.startswith("eval/results"), name
 
 

@@ -27,3 +27,9 @@ def gate_gauges() -> Iterator[Gauge]:
             value = read(gate)
             if value is not None:
                 yield Gauge(name, text, {"model": gate.model}, value)
+
+
+def described() -> Iterator[Gauge]:
+    """All gauges that there can be, without values."""
+    for name, text, _ in _GAUGES:
+        yield Gauge(name, text, {"model": ""}, 0.0)

@@ -22,7 +22,7 @@ from nat_dynamo_plugin.secrets import (
 
 FIELD = "api_key"
 DEFAULT = "OPENAI_API_KEY"
-"""The environment variable that is taken if the config names no key."""
+"""The API key, where the config names none."""
 ALLOWED = "use env:NAME, file:/path, a key, or a list of these"
 
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")

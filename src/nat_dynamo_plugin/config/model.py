@@ -36,6 +36,9 @@ EMBEDDED_MODEL_NAME = "embedded-dynamo"
 EMBEDDED_MAX_TOKENS = 1024
 """`max_tokens` on an embedded Dynamo, where the config gives none: its simulated engines refuse calls without it."""
 
+BASE_URL = "OPENAI_BASE_URL"
+"""The server's URL, where the config gives neither `base_url` nor `local`."""
+
 _OPENAI_ARGUMENTS = ("temperature", "top_p", "seed", "max_tokens")
 """The fields that are arguments of a call."""
 
@@ -227,13 +230,13 @@ class DynamoModelConfig(Blocks, OpenAIModelConfig, name="dynamo"):
         """
         if self.local is not None:
             return None
-        url: str = self.base_url or os.getenv("OPENAI_BASE_URL", "").strip()
+        url: str = self.base_url or os.environ.get(BASE_URL, "").strip()
         if not url:
             raise ValueError(
                 "base_url: which server? Give base_url, as http://my-dynamo-frontend:8000/v1, or `local: {}` for an "
                 "embedded Dynamo; or set OPENAI_BASE_URL"
             )
-        return checked_url("base_url" if self.base_url else "OPENAI_BASE_URL", url)
+        return checked_url("base_url" if self.base_url else BASE_URL, url)
 
     @property
     def server(self) -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,8 +52,6 @@ def value_of(
         if levels and word.upper() in PrefixLevel.__members__:
             return PrefixLevel(word.upper())
         number = int(word) if _WHOLE.fullmatch(word) else None
-    allowed = [f"a whole number from {least} to {most}" if most is not None else f"a whole number of {least} or more"]
-    allowed = [*(["LOW, MEDIUM, HIGH"] * levels), *allowed, *(["auto"] * auto), *(["null"] * null)]
     near = ""
     # Not `isfinite` for an int, which may be too long for a float.
     if isinstance(number, int | float) and not isinstance(number, bool) and -math.inf < number < math.inf:
@@ -60,18 +59,41 @@ def value_of(
         if fitting == number:
             return fitting
         near = f"; the nearest is {fitting}"
-    raise ValueError(f"{shown(name, value)} is not allowed: use {', or '.join(allowed)}{near}")
+    allowed = ", or ".join(_allowed(levels=levels, auto=auto, null=null, least=least, most=most))
+    raise ValueError(f"{shown(name, value)} is not allowed: use {allowed}{near}")
+
+
+def _allowed(*, levels: bool, auto: bool, null: bool, least: int, most: int | None) -> list[str]:
+    """What `value_of` takes, in words."""
+    numbers = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
+    return [*(["LOW, MEDIUM, HIGH"] * levels), numbers, *(["auto"] * auto), *(["null"] * null)]
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """`value_of` as a validator of pydantic's. The attributes are its arguments."""
+
+    levels: bool = False
+    auto: bool = False
+    null: bool = False
+    least: int = 1
+    most: int | None = None
+
+    @property
+    def allowed(self) -> list[str]:
+        """What it takes, in words."""
+        return _allowed(**asdict(self))
+
+    def __call__(self, value: Any, info: ValidationInfo) -> Any:
+        """The value of a field."""
+        return value_of(info.field_name or "value", value, **asdict(self))
 
 
 def number(
     *, levels: bool = False, auto: bool = False, null: bool = False, least: int = 1, most: int | None = None
 ) -> BeforeValidator:
     """`value_of` for a field: `Annotated[int | Auto, number(auto=True)]`."""
-
-    def read(value: Any, info: ValidationInfo) -> Any:
-        return value_of(info.field_name or "value", value, levels=levels, auto=auto, null=null, least=least, most=most)
-
-    return BeforeValidator(read)
+    return BeforeValidator(Number(levels=levels, auto=auto, null=null, least=least, most=most))
 
 
 def _plain(value: PrefixLevel | int | str) -> int | str:

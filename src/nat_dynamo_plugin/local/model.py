@@ -27,6 +27,9 @@ TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 """Ends a turn; the model's EOS token."""
 
+CACHE_FOLDER = "XDG_CACHE_HOME"
+"""Folder of the folder `nat-dynamo-plugin` that keeps the embedded Dynamo's tokenizer; `~/.cache` if not set."""
+
 VOCABULARY_SIZE = 32_768
 
 _RECIPE = 1  # raise it when anything below changes what the tokenizer becomes
@@ -199,7 +202,7 @@ def _cache_key() -> str:
 
 
 def _cache_folders() -> Iterator[Path]:
-    configured = os.environ.get("XDG_CACHE_HOME")
+    configured = os.environ.get(CACHE_FOLDER)
     with suppress(RuntimeError):  # this user has no home, as in some containers
         yield (Path(configured) if configured else Path.home() / ".cache") / "nat-dynamo-plugin"
     yield Path(tempfile.gettempdir()) / f"nat-dynamo-plugin-{os.getuid()}"

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_DISCOVERY_FOLDER = "DYN_FILE_KV"
+
 
 def main() -> None:
     """Take `--tool-call-parser NAME` and `--resume-answers` off the command line; the rest is the mocker's."""
@@ -44,7 +46,7 @@ def _start_relay(trace: Path) -> None:
     relay: Any = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = relay
     spec.loader.exec_module(relay)
-    relay.Relay(relay.Scripts.read(trace), Path(os.environ["DYN_FILE_KV"])).start()
+    relay.Relay(relay.Scripts.read(trace), Path(os.environ[_DISCOVERY_FOLDER])).start()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ PLACEHOLDERS = ("uuid", "run", "conversation", "function")
 """What a `prefix_template` may contain."""
 
 CONVERSATION_KEY = "NAT_DYNAMO_CONVERSATION_KEY"
-"""Environment variable with a secret that conversation ids are hashed with, where they could be guessed."""
+"""A secret that conversation ids are hashed with, for ids that could be guessed; without it, SHA-256 alone."""
 
 _DIGEST_CHARS = 32
 _INVOCATION_CHARS = 8

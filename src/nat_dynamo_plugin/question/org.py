@@ -16,7 +16,7 @@ from functools import lru_cache
 from nat_dynamo_plugin.question.scoped import Scoped
 
 ORG_KEY = "NAT_DYNAMO_ORG_KEY"
-"""Environment variable with a secret that orgs are hashed with, where their names could be guessed."""
+"""A secret that the names of orgs are hashed with, for names that could be guessed."""
 
 _DIGEST_CHARS = 32
 

@@ -19,7 +19,7 @@ from nat.utils.io.yaml_tools import yaml_load
 from pydantic import BaseModel
 from ruamel.yaml.error import YAMLError
 
-from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.config.model import BASE_URL, DynamoModelConfig
 from nat_dynamo_plugin.files import write_text
 from nat_dynamo_plugin.secrets import redacted, with_variables
 from nat_dynamo_plugin.sweep.space import Values
@@ -125,7 +125,7 @@ class Snapshot:
             },
             "files": {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in self._files()},
             "servers": [
-                llm.base_url or os.getenv("OPENAI_BASE_URL", "")
+                llm.base_url or os.getenv(BASE_URL, "")
                 for llm in self.base.llms.values()
                 if isinstance(llm, DynamoModelConfig) and llm.local is None
             ],

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from nat.data_models.config import Config
 from nat.data_models.optimizer import OptimizerRunConfig
 
-from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.config.model import BASE_URL, DynamoModelConfig
 from nat_dynamo_plugin.sweep.open_loop import OpenLoopConfig
 from nat_dynamo_plugin.sweep.space import plain
 
@@ -66,7 +66,7 @@ def _servers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
             facts.update({field: plain(getattr(llm.local, field)) for field in _LOCAL})
             facts["answers"] = "scripted" if llm.local.scripted_answers else "random tokens"
         else:
-            server = _host(llm.base_url or os.getenv("OPENAI_BASE_URL") or "")
+            server = _host(llm.base_url or os.getenv(BASE_URL) or "")
             facts = {"Dynamo": server, "isolation": "a cache salt for each run"}
         yield f"Cluster ({name})", {**facts, "model": llm.model_name}
 

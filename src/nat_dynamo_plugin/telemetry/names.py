@@ -13,6 +13,7 @@ import os
 from typing import NamedTuple
 
 OPT_IN_VARIABLE = "OTEL_SEMCONV_STABILITY_OPT_IN"
+"""OpenTelemetry's: a list separated by commas; with `gen_ai_latest_experimental` in it, the newest names are used."""
 OPT_IN = "gen_ai_latest_experimental"
 
 OPERATION = "gen_ai.operation.name"

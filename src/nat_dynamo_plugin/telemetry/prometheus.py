@@ -42,7 +42,10 @@ _LATENCIES = (
         "nat_dynamo_call_seconds",
         "Time of a call as its caller sees it, the wait at the gate and all attempts included.",
     ),
+    ("gate_wait_ms", "nat_dynamo_gate_wait_seconds", "Wait of a call at the gate, where there is one."),
 )
+MOST_WORKERS = 256
+"""Workers of a model that are told apart; of a cluster that starts more, the rest count as `other`."""
 _latencies = attrgetter(*(name for name, _, _ in _LATENCIES))
 
 
@@ -71,11 +74,12 @@ class _Latency:
 class _Model:
     """What is kept of one model."""
 
-    __slots__ = ("calls", "errors", "latencies", "sums")
+    __slots__ = ("calls", "errors", "latencies", "sums", "workers")
 
     def __init__(self) -> None:
         self.calls: Counter[int | None] = Counter()
         self.errors: Counter[str] = Counter()
+        self.workers: dict[str, list[int]] = {}
         self.sums: dict[str, float] = dict.fromkeys(_SUMMED, 0)
         self.latencies = [(name, _Latency()) for name, _, _ in _LATENCIES]
 
@@ -85,6 +89,8 @@ class _Model:
             self.errors[record.kind or record.failure or ""] += 1
         if record.cache is not None:
             return  # nobody has computed these tokens now, and no server took this time
+        if record.worker_id is not None:
+            self._of_worker(str(record.worker_id), record.call_index == 0)
         sums = self.sums
         for name, value in zip(_SUMMED, _summed(record), strict=True):
             if value:
@@ -92,6 +98,13 @@ class _Model:
         for (_, latency), ms in zip(self.latencies, _latencies(record), strict=True):
             if ms is not None:
                 latency.observe(ms)
+
+    def _of_worker(self, worker: str, begins: bool) -> None:
+        if worker not in self.workers and len(self.workers) >= MOST_WORKERS:
+            worker = "other"
+        counts = self.workers.setdefault(worker, [0, 0])
+        counts[0] += 1
+        counts[1] += begins
 
 
 class PrometheusExporter(Collector):
@@ -150,6 +163,13 @@ class PrometheusExporter(Collector):
         """The metrics as they stand, for a scrape."""
         calls = CounterMetricFamily("nat_dynamo_calls", "LLM calls by HTTP status.", labels=("model", "status"))
         errors = CounterMetricFamily("nat_dynamo_errors", "LLM calls that failed.", labels=("model", "error"))
+        by_worker = [
+            CounterMetricFamily(f"nat_dynamo_worker_{name}", text, labels=("model", "worker"))
+            for name, text in (
+                ("calls", "Calls by the worker that decoded them."),
+                ("sessions", "Sessions by the worker that decoded their first call."),
+            )
+        ]
         sums = {name: CounterMetricFamily(metric, text, labels=("model",)) for name, metric, text in _SUMS}
         latencies = {name: HistogramMetricFamily(metric, text, labels=("model",)) for name, metric, text in _LATENCIES}
         with self._lock:
@@ -159,12 +179,15 @@ class PrometheusExporter(Collector):
                     calls.add_metric((name, "none" if status is None else str(status)), count)
                 for error, count in model.errors.items():
                     errors.add_metric((name, error), count)
+                for worker, counts in model.workers.items():
+                    for family, count in zip(by_worker, counts, strict=True):
+                        family.add_metric((name, worker), count)
                 for key, counter in sums.items():
                     counter.add_metric((name,), model.sums[key])
                 for key, latency in model.latencies:
                     latencies[key].add_metric((name,), latency.buckets(), latency.total_s)
             prompts = tuple(self._prompts.metrics())
-        yield from (calls, errors, *sums.values(), *latencies.values(), *prompts)
+        yield from (calls, errors, *by_worker, *sums.values(), *latencies.values(), *prompts)
         yield from self._gauge_metrics()
 
     def _gauge_metrics(self) -> Iterator[Metric]:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from nat_dynamo_plugin.telemetry.gauges import Gauge
-from nat_dynamo_plugin.telemetry.prometheus import BATCH, PrometheusExporter
+from nat_dynamo_plugin.telemetry.prometheus import BATCH, MOST_WORKERS, PrometheusExporter
 from nat_dynamo_plugin.telemetry.prompt_counts import MAX_VERSIONS, OTHER
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
@@ -43,6 +43,42 @@ def test_a_failed_call_is_one_of_the_model_that_was_asked_for(registry: Collecto
     for error in ("500", "ConnectError", "error_in_answer"):
         assert value("nat_dynamo_errors_total", {"model": "m", "error": error}) == 1
     assert value("nat_dynamo_attempts_total", {"model": "m"}) == 5
+
+
+def test_calls_and_sessions_are_counted_by_worker(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    for worker, index in ((2**63 + 1, 0), (2**63 + 1, 1), (7, 2), (None, 0)):
+        exporter(CallRecord(request_model="m", status=200, worker_id=worker, call_index=index))
+    found = {
+        (sample.name.removeprefix("nat_dynamo_worker_"), sample.labels["worker"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name.startswith("nat_dynamo_worker_")
+    }
+    many = str(2**63 + 1)
+    assert found == {
+        ("calls_total", many): 2,
+        ("calls_total", "7"): 1,
+        ("sessions_total", many): 1,
+        ("sessions_total", "7"): 0,
+    }
+
+
+def test_workers_beyond_the_bound_are_counted_together(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    for worker in [*range(MOST_WORKERS + 3), 0]:
+        exporter(CallRecord(request_model="m", status=200, worker_id=worker))
+    value = registry.get_sample_value
+    assert value("nat_dynamo_worker_calls_total", {"model": "m", "worker": "other"}) == 3
+    assert value("nat_dynamo_worker_calls_total", {"model": "m", "worker": "0"}) == 2
+
+
+def test_the_wait_at_the_gate_is_observed_where_there_is_a_gate(registry: CollectorRegistry) -> None:
+    exporter = PrometheusExporter(registry)
+    exporter(CallRecord(request_model="m", status=200))
+    exporter(CallRecord(request_model="m", status=200, gate_wait_ms=300.0))
+    assert registry.get_sample_value("nat_dynamo_gate_wait_seconds_count", {"model": "m"}) == 1
+    assert registry.get_sample_value("nat_dynamo_gate_wait_seconds_sum", {"model": "m"}) == pytest.approx(0.3)
 
 
 def test_no_label_grows_with_the_questions(registry: CollectorRegistry) -> None:

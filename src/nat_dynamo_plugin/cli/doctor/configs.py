@@ -63,11 +63,12 @@ def _key(config: DynamoModelConfig) -> str | None:
     """The first key that the config names; the environment's where it names none, as calls do."""
     import os
 
+    from nat_dynamo_plugin.config.keys import DEFAULT
     from nat_dynamo_plugin.layers.key_sources import source_of
 
     keys = config.api_key if isinstance(config.api_key, list) else [config.api_key]
     if keys[0] is None:
-        return os.environ.get("OPENAI_API_KEY")
+        return os.environ.get(DEFAULT)
     return source_of(keys[0].get_secret_value()).value()
 
 

@@ -11,6 +11,9 @@ from typing import Any
 from nat_dynamo_plugin.files import write_text
 from nat_dynamo_plugin.processes import is_dead, name_of
 
+STATE_FOLDER = "XDG_STATE_HOME"
+"""Folder of the folder `nat-dynamo` in which `nat dynamo up` keeps what runs; `~/.local/state` if not set."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -65,7 +68,7 @@ def beginning(pid: int, *, port: int | None, model: str, workers: int) -> Runnin
 
 def folder() -> Path:
     """Where the files are: `nat-dynamo` in `XDG_STATE_HOME`, else in `~/.local/state`."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    state = os.environ.get(STATE_FOLDER) or Path.home() / ".local" / "state"
     return Path(state) / "nat-dynamo"
 
 
