@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,6 @@ from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.dialects import load_dialects
 from nat_dynamo_plugin.dialects.dialect import Dialect
 from nat_dynamo_plugin.dialects.said import Said
-from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.discreet_logs import guard_logs
 from nat_dynamo_plugin.guards import shared
@@ -118,7 +117,7 @@ def make_service(
     *,
     base_url: str | None = None,
     api_key: str | None = None,
-    answer_key: Callable[[], str | None] | None = None,
+    script: Dialect | None = None,
     replay: ReplayLayer | None = None,
     emit_record: Emit = emit,
 ) -> Service:
@@ -128,7 +127,7 @@ def make_service(
         config: what the user wrote.
         base_url: where the server is, in place of the config's `base_url` and of `OPENAI_BASE_URL`.
         api_key: in place of the config's `api_key` and of `OPENAI_API_KEY`, and of the same forms.
-        answer_key: names a call's scripted answer, on an embedded Dynamo that has a script.
+        script: asks for a call's scripted answer, on an embedded Dynamo that has a script.
         replay: names the recorded answers of calls, on an embedded Dynamo that has a recording.
         emit_record: where records go.
 
@@ -143,7 +142,7 @@ def make_service(
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
     learning = _learning(config)
     admission = _admission(config, origin, template)
-    speaker, planner = _speaking(config, origin, template, answer_key, learning, admission)
+    speaker, planner = _speaking(config, origin, template, script, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     layers: Sequence[Layer | None] = (
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
@@ -217,7 +216,7 @@ def _speaking(
     config: DynamoModelConfig,
     origin: str,
     template: PrefixTemplate | None,
-    answer_key: Callable[[], str | None] | None,
+    script: Dialect | None,
     learning: LearningLayer | None,
     admission: AdmissionLayer | None,
 ) -> tuple[Speaker, Planner[Said] | None]:
@@ -225,7 +224,7 @@ def _speaking(
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None
-    speaker = Speaker((*dialects, Replay(answer_key)) if answer_key is not None else dialects)
+    speaker = Speaker(dialects if script is None else (*dialects, script))
     if template is None:
         return speaker, None
     planner = Planner(
