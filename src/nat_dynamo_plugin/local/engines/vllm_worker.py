@@ -2,7 +2,8 @@
 
     python vllm_worker.py [--answer-opening ID,ID,...] FLAGS OF dynamo.vllm
 
-Run as a file by another Python than ours. vLLM starts its engine in a process of its own, which runs this file as `__mp_main__`; so both do what stands below `main`.
+Run as a file by another Python than ours. vLLM starts its engine in a process of its own, which runs this file as
+`__mp_main__`; so both do what stands below `main`.
 """
 
 from __future__ import annotations
