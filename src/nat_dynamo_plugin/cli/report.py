@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nat_dynamo_plugin.cli.engines import said_of_engines
 from nat_dynamo_plugin.cli.formats import count, kinds, value
 from nat_dynamo_plugin.evaluators.records import Question, QuestionFigures
 from nat_dynamo_plugin.nat.journal import JOURNAL, Entries, read
@@ -66,7 +67,7 @@ class EvalReport:
     metrics: list[MetricRow]
     figures: list[QuestionFigures]
     workflow_output: Path | None = None
-    simulated: bool = False
+    engines: Sequence[str] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     runs: int = 1
     notes: list[str] = field(default_factory=list)
@@ -132,7 +133,7 @@ def load_report(directory: Path) -> EvalReport:
     if workflow_output.is_file():
         report.workflow_output = workflow_output
         report.figures = _figures_from_trajectories(_load_json(workflow_output), config) or figures
-    report.simulated = any(isinstance(llm, dict) and llm.get("local") for llm in _mapping(config, "llms").values())
+    report.engines = said_of_engines(_mapping(config, "llms").values())
     report.runs = max(1, journal.runs)
     report.failures = max((row.failures for row in metrics), key=lambda one: sum(one.values()))
     report.notes = [f"{row.name}: {row.problem}" for row in metrics if row.problem]
@@ -146,9 +147,7 @@ def print_report(report: EvalReport, console: Console) -> None:
     """Print the table of metrics, the counts, what was left out, and where the files are."""
     if report.metrics:
         console.print(_table(report))
-    if report.simulated:
-        console.print("Simulated engines: reuse, placement and queueing are Dynamo's own, latencies are no GPU's.")
-    console.print()
+    console.print(*report.engines, "", sep="\n")
     for label, text in _counts(report):
         console.print(f"{label:<12} {text}", markup=False, highlight=False)
     for note in report.notes:

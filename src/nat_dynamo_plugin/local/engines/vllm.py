@@ -129,7 +129,7 @@ class Vllm(Engine):
         return argv + config.worker_args
 
     def _context_length(self, facts: dict[str, Any]) -> int:
-        """Tokens that a call may have: vLLM refuses more than the model, or than the KV cache, can hold, of which it keeps a block."""
+        """Tokens that a call may have: what the model can hold, and the KV cache, of which vLLM keeps a block."""
         config = self.config
         most = _text_part(facts).get("max_position_embeddings", config.context_length)
         return min(config.context_length, (config.kv_blocks - 1) * config.block_size, int(most))
