@@ -43,6 +43,7 @@ async def keep_one(config: LocalDynamoConfig, model: str, ready: Callable[[Runni
             workers=config.workers,
             work_dir=str(dynamo.work_dir),
             log_dir=str(dynamo.log_dir),
+            engine=config.engine,
         )
         try:
             keep(one)

@@ -24,6 +24,7 @@ class Running:
         workers: how many there are.
         work_dir: its temporary folder.
         log_dir: where its processes log.
+        engine: `mocker` or `vllm`.
     """
 
     pid: int
@@ -33,6 +34,7 @@ class Running:
     workers: int
     work_dir: str
     log_dir: str
+    engine: str = "mocker"
 
     @property
     def base_url(self) -> str:
