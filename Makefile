@@ -60,7 +60,7 @@ test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-engine: $(VENV)/.dev $(VENV)/.packages $(ENGINE)/.made ## Run the tests that need vLLM, 10 minutes
-	NAT_DYNAMO_ENGINE_PYTHON=$(abspath $(ENGINE)/bin/python) $(BIN)/python -m pytest tests/engine --timeout 1800 $(PYTEST_ARGS)
+	NAT_DYNAMO_ENGINE_PYTHON=$(abspath $(ENGINE)/bin/python) $(BIN)/python -m pytest -m engine $(PYTEST_ARGS)
 
 test-openai3: $(OPENAI3)/.made $(VENV)/.packages ## Run LangChain's tests on OpenAI's library 3, which is built on httpx2
 	PYTHONPATH=$(OPENAI3) $(BIN)/python -m pytest tests/conformance/frameworks/test_clients.py -k langchain $(PYTEST_ARGS)

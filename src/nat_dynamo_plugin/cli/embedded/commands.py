@@ -142,7 +142,7 @@ def _detached(context: click.Context) -> Running:
         if not line:
             status = process.wait()
             problems.seek(0)
-            text = problems.read().strip().removeprefix("Error: ")
+            text = problems.read().strip().split("Error: ", 1)[-1]  # after how far it was
             raise click.ClickException(text or f"it ended with status {status}")
     found = json.loads(line)
     found.pop("base_url")
