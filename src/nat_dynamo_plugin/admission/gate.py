@@ -18,8 +18,7 @@ from typing import Self
 
 from nat_dynamo_plugin.admission.limits import AdaptiveLimit, Limiter, LimitWindow, UnderWay
 from nat_dynamo_plugin.admission.prompts import read_prompt
-from nat_dynamo_plugin.admission.questions import UNKNOWN_PROMPT, Question
-from nat_dynamo_plugin.admission.queue import IDLE_S, MAX_WAIT_S, AdmissionQueue
+from nat_dynamo_plugin.admission.queue import IDLE_S, MAX_WAIT_S, UNKNOWN_PROMPT, AdmissionQueue, Question
 from nat_dynamo_plugin.admission.turn import LoopTurn, ThreadTurn, in_loop
 from nat_dynamo_plugin.locks import Lock, after_fork
 from nat_dynamo_plugin.telemetry.record import CallRecord
