@@ -2,7 +2,7 @@
 
 Questions of the recorded shape of the BFCL agent (`contention_shape`) go to two vLLM workers that compute a small
 model of random weights on this machine's CPU. All arms meet the same workers, one after the other in shuffled order,
-each through a frontend of its own flags; before each run the workers' caches are emptied. Two loads: what is under way
+each through a frontend of its own flags, and finds nothing in the caches that another left. Two loads: what is under way
 fits into the KV caches, or does not.
 
 First the cached share and the workers' CPU seconds, which a busy machine hardly changes; latencies after them are this
@@ -40,6 +40,7 @@ import httpx  # noqa: E402
 import numpy as np  # noqa: E402
 from contention import AUTO, GAP_SCALE, PLAIN, Bench, Load, measured  # noqa: E402
 from contention_client import Arm, arrivals, replay  # noqa: E402
+from contention_shape import Recorded, Shape  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from scipy import stats  # noqa: E402
@@ -150,15 +151,27 @@ def cpu_seconds(dynamo: LocalDynamo) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+class Fresh:
+    """The questions' prompts with a block before them that no other run has, so that no run finds another's blocks."""
+
+    def __init__(self, shape: Shape, run: str) -> None:
+        self._shape = shape
+        self._block = ",".join(str(token) for token in random.Random(run).choices(range(300, 32_000), k=BLOCK))
+
+    def prompts(self, question: Recorded, instance: Any) -> list[str]:
+        """See `Shape.prompts`."""
+        return [f"{self._block},{prompt}" for prompt in self._shape.prompts(question, instance)]
+
+
 async def one_run(bench: Bench, dynamo: LocalDynamo, url: str, row: Row, load: Load, seed: int) -> dict[str, Any]:
-    """One arm under one load, from empty caches."""
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as client:
-        (await client.post(f"{url}/clear_kv_blocks")).raise_for_status()
+    """One arm under one load, from caches that know nothing of it."""
+    label = f"{seed}-{row.name}-{load.name}"
+    fresh: Any = Fresh(bench.shape, label)
     plan = arrivals(bench.today, count=load.count, rate=load.rate, seed=seed)
     before = cpu_seconds(dynamo)
     result = await replay(
         bench.arm(row.client, f"{row.name}-{load.name}-{seed}".replace(" ", "")), f"{url}/v1", dynamo.model_name,
-        bench.shape, plan, gap_scale=GAP_SCALE, label=f"{seed}-{row.name}-{load.name}",
+        fresh, plan, gap_scale=GAP_SCALE, label=label,
     )  # fmt: skip
     told = measured(bench.shape, plan, result, WORKERS * KV_BLOCKS * BLOCK)
     figures = {"seed": seed, "row": row.name, "load": load.name, "cpu_s": cpu_seconds(dynamo) - before}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from nat_dynamo_plugin.config.block import Block
+from nat_dynamo_plugin.config.values import File
 
 EngineName = Literal["mocker", "vllm"]
 
@@ -50,6 +51,13 @@ class RandomModel(Block):
         le=32_768,
         description="Tokens of its tokenizer, 512 to 32768, which is the simulated model's.",
     )
+
+
+ModelOrFolder = Annotated[
+    Annotated[RandomModel, Tag("size")] | Annotated[File, Tag("folder")],
+    Discriminator(lambda given: "size" if isinstance(given, dict | RandomModel) else "folder"),
+]
+"""What `local.model` takes; an error is about that of the two which was given."""
 
 
 def default_of(field: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block
-from nat_dynamo_plugin.config.engine import OWN_FLAGS, EngineName, RandomModel, check_engine, default_of
+from nat_dynamo_plugin.config.engine import OWN_FLAGS, EngineName, ModelOrFolder, RandomModel, check_engine, default_of
 from nat_dynamo_plugin.config.values import File
 
 DEFAULT_CONTEXT_LENGTH = 131_072
@@ -54,7 +54,7 @@ class LocalDynamoConfig(Block):
         description="Python of the environment with vLLM; null: the variable NAT_DYNAMO_ENGINE_PYTHON, else `-engine` "
         "at the end of this environment's folder (`.venv-engine` beside `.venv`).",
     )
-    model: RandomModel | File = Field(
+    model: ModelOrFolder = Field(
         default_factory=RandomModel,
         description="What vLLM runs: the size of a model of random weights (`layers`, `hidden`, `vocabulary`), or the "
         "folder of a real one.",
