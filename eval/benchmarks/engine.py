@@ -2,8 +2,8 @@
 
 Questions of the recorded shape of the BFCL agent (`contention_shape`) go to two vLLM workers that compute a small
 model of random weights on this machine's CPU. All arms meet the same workers, one after the other in shuffled order,
-each through a frontend of its own flags, and finds nothing in the caches that another left. Two loads: what is under way
-fits into the KV caches, or does not.
+each through a frontend of its own flags, and find nothing in the caches that another left. Two loads: what is under
+way fits into the KV caches, or does not.
 
 First the cached share and the workers' CPU seconds, which a busy machine hardly changes; latencies after them are this
 machine's. Ratios are geometric means over the repetitions against the first arm, with the t interval (95 %) of the log
