@@ -40,8 +40,6 @@ ANSWERS = {
 }
 FUNCTIONS = [{"name": name, "parameters": {"type": "object"}} for name in ("search", "ls")]
 TOOLS = [{"type": "function", "function": function} for function in FUNCTIONS]
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("search", "ls")
-]
 SMALL = {"layers": 2, "hidden": 256}
 PROMPT = [{"role": "user", "content": "Look it up, please."}]
 
