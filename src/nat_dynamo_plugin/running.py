@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from nat_dynamo_plugin.config.engine import RandomModel
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.layers.key import PLACEHOLDER
@@ -83,7 +82,7 @@ async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: 
     from nat_dynamo_plugin.local import LocalDynamo, current_scripted_answer, scripted_answer
 
     scripted = local.answers is not None or local.scripted_answers is not None
-    if not scripted and isinstance(local.model, RandomModel):
+    if local.says_nonsense:
         logger.warning(
             "`local`: no answers are given, so the engines say random tokens, of which no agent can make anything; "
             "record your agent's calls on a real model (record: calls.jsonl) and give local.answers"

@@ -154,6 +154,11 @@ class LocalDynamoConfig(Block):
         description="Seconds until a start that is not ready counts as failed, above 0. Default 60, with vllm 900.",
     )
 
+    @property
+    def says_nonsense(self) -> bool:
+        """Whether it answers with random tokens: neither answers nor a model with weights are given."""
+        return self.scripted_answers is None and self.answers is None and isinstance(self.model, RandomModel)
+
     @field_validator("frontend_args", "worker_args")
     @classmethod
     def _leave_own_flags(cls, value: list[str], info: Any) -> list[str]:

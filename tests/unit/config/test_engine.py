@@ -46,5 +46,8 @@ def test_flags_of_another_engine_are_not_ours() -> None:
 
 def test_a_model_is_a_size_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert LocalDynamoConfig(engine="vllm", model=tmp_path).model == tmp_path
+    real = LocalDynamoConfig(engine="vllm", model=tmp_path)
+    assert real.model == tmp_path and not real.says_nonsense
     assert LocalDynamoConfig(engine="vllm", model={"layers": 2}).model == RandomModel(layers=2)
+    assert LocalDynamoConfig(engine="vllm").says_nonsense
+    assert not LocalDynamoConfig(engine="vllm", scripted_answers="a.jsonl").says_nonsense
