@@ -51,8 +51,8 @@ from nat_dynamo_plugin.local.commands import frontend_command  # noqa: E402
 
 WORKERS, KV_BLOCKS, BLOCK = 2, 640, 32
 """20,480 tokens of KV cache a worker: room for three questions or so."""
-MODEL = RandomModel(layers=4, hidden=512)
-LOADS = (Load("below", 4, 0.5), Load("past", 10, 2.5))
+MODEL = RandomModel(layers=2, hidden=256)
+LOADS = (Load("below", 3, 1.0), Load("past", 8, 4.0))
 _HONEST = {"prefix_total_requests": "auto", "prefix_osl": "auto", "prefix_iat": "auto"}
 _CONSTANT = {"prefix_osl": 32, "prefix_iat": "LOW"}
 _NO_AFFINITY: dict[str, Any] = {"session_affinity_ttl_s": None}

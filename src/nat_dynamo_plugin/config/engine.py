@@ -14,9 +14,21 @@ from nat_dynamo_plugin.config.values import File
 EngineName = Literal["mocker", "vllm"]
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "mocker": {"kv_blocks": 8192, "block_size": 16, "max_num_batched_tokens": 8192, "startup_timeout_s": 60.0},
+    "mocker": {
+        "kv_blocks": 8192,
+        "block_size": 16,
+        "speedup": 10.0,
+        "max_num_batched_tokens": 8192,
+        "startup_timeout_s": 60.0,
+    },
     # A CPU computes 2,000 tokens of a small model in half a second, and an engine step keeps all who decode waiting.
-    "vllm": {"kv_blocks": 4096, "block_size": 32, "max_num_batched_tokens": 2048, "startup_timeout_s": 900.0},
+    "vllm": {
+        "kv_blocks": 4096,
+        "block_size": 32,
+        "speedup": 1.0,
+        "max_num_batched_tokens": 2048,
+        "startup_timeout_s": 900.0,
+    },
 }
 """Of fields of `local`, by engine."""
 
@@ -65,25 +77,21 @@ def default_of(field: str) -> Any:
     return lambda data: DEFAULTS[data.get("engine", "mocker")][field]
 
 
-def check_engine(engine: str, given: Set[str], block_size: int, model: object) -> None:
-    """Refuse what does not go with an engine.
-
-    Args:
-        engine: its name.
-        given: fields of `local` that the user wrote.
-        block_size: tokens in a KV block.
-        model: `local.model`.
+def check_engine(engine: str, python: Path | None, model: object, block_size: int, speedup: float) -> None:
+    """Refuse what does not go with an engine; the arguments are fields of `local`.
 
     Raises:
         ValueError: names the field.
     """
     if engine != "vllm":
-        for field in ("engine_python", "model"):
-            if field in given:
+        for field, given in (("engine_python", python is not None), ("model", model != RandomModel())):
+            if given:
                 raise ValueError(f"`local`: {field} is for engine: vllm; the engine here is {engine}")
         return
-    if "speedup" in given:
-        raise ValueError("`local`: speedup is for engine: mocker; vllm computes, and takes the time it takes")
+    if speedup != 1.0:
+        raise ValueError(
+            f"`local`: speedup={speedup:g}: speedup is for engine: mocker; vllm computes, and takes the time it takes"
+        )
     if block_size % 32:
         raise ValueError(f"`local`: block_size={block_size}: vLLM on a CPU takes multiples of 32 only")
     if isinstance(model, Path) and not (model / "config.json").is_file():

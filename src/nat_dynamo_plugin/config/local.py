@@ -44,6 +44,7 @@ class LocalDynamoConfig(Block):
 
     NAME: ClassVar = "local"
 
+    workers: int = Field(default=2, ge=1, le=64, description="Engine workers, 1 to 64.")
     engine: EngineName = Field(
         default="mocker",
         description="`mocker`: Dynamo's simulated engines. `vllm`: Dynamo's vLLM workers, which compute, on a CPU too; "
@@ -59,7 +60,6 @@ class LocalDynamoConfig(Block):
         description="What vLLM runs: the size of a model of random weights (`layers`, `hidden`, `vocabulary`), or the "
         "folder of a real one.",
     )
-    workers: int = Field(default=2, ge=1, le=64, description="Engine workers, 1 to 64.")
     kv_blocks: int = Field(
         default_factory=default_of("kv_blocks"),
         ge=16,
@@ -72,7 +72,9 @@ class LocalDynamoConfig(Block):
         description="Tokens in a KV cache block, 1 to 1024. Default 16, with vllm 32 or a multiple.",
     )
     speedup: float = Field(
-        default=10.0, gt=0, description="How many times faster than real time the engines run, above 0. Not with vllm."
+        default_factory=default_of("speedup"),
+        gt=0,
+        description="How many times faster than real time the engines run, above 0. Default 10; vllm takes 1 only.",
     )
     max_num_seqs: int = Field(default=256, ge=1, description="Sequences a worker decodes at once, at least 1.")
     max_num_batched_tokens: int = Field(
@@ -187,4 +189,4 @@ class LocalDynamoConfig(Block):
     def _settle(self) -> None:
         if self.answers is not None and self.scripted_answers is not None:
             raise ValueError("`local`: answers and scripted_answers exclude each other; give one of them")
-        check_engine(self.engine, self.model_fields_set, self.block_size, self.model)
+        check_engine(self.engine, self.engine_python, self.model, self.block_size, self.speedup)

@@ -39,6 +39,12 @@ def test_what_does_not_go_together_is_refused(fields: dict[str, Any], said: str)
         LocalDynamoConfig.model_validate(fields)
 
 
+@pytest.mark.parametrize("fields", [{}, {"engine": "vllm"}, {"engine": "vllm", "model": {"layers": 2}}])
+def test_a_dumped_config_comes_back(fields: dict[str, Any]) -> None:
+    made = LocalDynamoConfig.model_validate(fields)
+    assert LocalDynamoConfig.model_validate(made.model_dump(mode="json")) == made
+
+
 def test_flags_of_another_engine_are_not_ours() -> None:
     assert LocalDynamoConfig(engine="vllm", worker_args=["--seed", "1"]).worker_args == ["--seed", "1"]
     assert LocalDynamoConfig(worker_args=["--model", "x"]).worker_args == ["--model", "x"]
