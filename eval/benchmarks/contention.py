@@ -48,7 +48,7 @@ from rich.table import Table  # noqa: E402
 
 from nat_dynamo_plugin.admission.capacity import count_workers  # noqa: E402
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig  # noqa: E402
-from nat_dynamo_plugin.local.server import worker_command  # noqa: E402
+from nat_dynamo_plugin.local.engines.mocker import worker_command  # noqa: E402
 
 SPEEDUP = 4.0
 GAP_SCALE = 0.1

@@ -38,6 +38,7 @@ import openai  # noqa: E402
 from outages_cluster import FRONTEND, MODEL, Cluster  # noqa: E402
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig  # noqa: E402
+from nat_dynamo_plugin.dialects.scripted import Replay  # noqa: E402
 from nat_dynamo_plugin.local import LocalDynamoConfig, ScriptedAnswer, scripted_answer  # noqa: E402
 from nat_dynamo_plugin.local.answers import current_scripted_answer  # noqa: E402
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext  # noqa: E402
@@ -136,7 +137,7 @@ class Asker:
         tally = self.tally
         gc.collect()  # what clients share of a server lives as long as one of them: none may inherit what was learned
         service = make_service(
-            self._config, api_key="unused", answer_key=current_scripted_answer, emit_record=tally.records.append
+            self._config, api_key="unused", script=Replay(current_scripted_answer), emit_record=tally.records.append
         )
         room = asyncio.Semaphore(at_once)
         async with service.http_clients() as http:

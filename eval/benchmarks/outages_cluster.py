@@ -25,6 +25,7 @@ import httpx
 from nat_dynamo_plugin.admission.capacity import count_workers
 from nat_dynamo_plugin.local import LocalDynamoConfig, ScriptedAnswer, commands
 from nat_dynamo_plugin.local.answers import AnswerBook
+from nat_dynamo_plugin.local.engines.mocker import worker_command
 from nat_dynamo_plugin.local.model import eos_token_id, load_tokenizer, tokenizer_file, write_model_folder
 
 MODEL = "outages"
@@ -72,7 +73,7 @@ class Cluster:
             BROKER: [sys.executable, "-P", "-c", _BROKER, str(xsub), str(xpub)],
             FRONTEND: commands.frontend_command(config, self.port),
             **{
-                name: commands.worker_command(one, model_folder, MODEL, trace)
+                name: worker_command(one, model_folder, MODEL, trace)
                 for name in (f"worker{number}" for number in range(config.workers))
             },
         }

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.layers.cache_scope import take_answer_key
 from nat_dynamo_plugin.layers.key import PLACEHOLDER
 from nat_dynamo_plugin.layers.recording import ReplayLayer
 from nat_dynamo_plugin.service import Service, make_service
@@ -81,10 +83,11 @@ async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: 
     """The service on an embedded Dynamo of its own, which runs until the stack is left."""
     from nat_dynamo_plugin.local import LocalDynamo, current_scripted_answer, scripted_answer
 
-    if local.answers is None and local.scripted_answers is None:
+    scripted = local.answers is not None or local.scripted_answers is not None
+    if local.says_nonsense:
         logger.warning(
-            "`local`: no answers are given, so the simulated engines say random tokens, of which no agent can make "
-            "anything; record your agent's calls on a real model (record: calls.jsonl) and give local.answers"
+            "`local`: no answers are given, so the engines say random tokens, of which no agent can make anything; "
+            "record your agent's calls on a real model (record: calls.jsonl) and give local.answers"
         )
     dynamo = await stack.enter_async_context(LocalDynamo(local, model_name=config.model_name))
     replay = None
@@ -96,16 +99,11 @@ async def _embedded(config: DynamoModelConfig, local: LocalDynamoConfig, stack: 
         conversations = Conversations(recorded.rows, recorded.rules, source=str(local.answers))
         replay = ReplayLayer(conversations, lambda number: scripted_answer(key_of(number)), recorded.unsayable)
 
-    def answer_key() -> str | None:
-        key = current_scripted_answer()
-        if key is not None:
-            dynamo.check_answer_key(key)  # Dynamo would answer an unknown key with random tokens
-        return key
-
     return make_service(
         config,
         base_url=dynamo.base_url,
         api_key=PLACEHOLDER,  # it has no use for a key
-        answer_key=answer_key if local.scripted_answers or local.answers else None,
+        script=dynamo.script(partial(take_answer_key, current_scripted_answer)) if scripted else None,
+        answer_key=current_scripted_answer if scripted else None,
         replay=replay,
     )

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.admission.capacity import CapacityProbe
@@ -22,7 +21,6 @@ from nat_dynamo_plugin.dialects import DEFAULT_WIRE, load_dialects
 from nat_dynamo_plugin.dialects.dialect import Dialect
 from nat_dynamo_plugin.dialects.origins import dialects_for
 from nat_dynamo_plugin.dialects.said import Said
-from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.dialects.speaker import Speaker
 from nat_dynamo_plugin.discreet_logs import guard_logs
 from nat_dynamo_plugin.guards import shared
@@ -36,7 +34,7 @@ from nat_dynamo_plugin.http.shell import KeyOf
 from nat_dynamo_plugin.layers.admission import AdmissionLayer
 from nat_dynamo_plugin.layers.answer import AnswerLayer
 from nat_dynamo_plugin.layers.cache import CacheLayer
-from nat_dynamo_plugin.layers.cache_scope import CallerScope, take_answer_key
+from nat_dynamo_plugin.layers.cache_scope import CallerScope
 from nat_dynamo_plugin.layers.key import PLACEHOLDER, KeyLayer, key_layer
 from nat_dynamo_plugin.layers.learning import LearningLayer
 from nat_dynamo_plugin.layers.payload_headers import PayloadHeadersLayer
@@ -137,6 +135,7 @@ def make_service(
     *,
     base_url: str | None = None,
     api_key: str | None = None,
+    script: Dialect | None = None,
     answer_key: Callable[[], str | None] | None = None,
     replay: ReplayLayer | None = None,
     emit_record: Emit = emit,
@@ -147,7 +146,8 @@ def make_service(
         config: what the user wrote.
         base_url: where the server is, in place of the config's `base_url` and of `OPENAI_BASE_URL`.
         api_key: in place of the config's `api_key` and of `OPENAI_API_KEY`, and of the same forms.
-        answer_key: names a call's scripted answer, on an embedded Dynamo that has a script.
+        script: asks for a call's scripted answer, on an embedded Dynamo that has a script.
+        answer_key: names that answer, for the response cache.
         replay: names the recorded answers of calls, on an embedded Dynamo that has a recording.
         emit_record: where records go.
 
@@ -160,7 +160,7 @@ def make_service(
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
     learning = _learning(config)
     admission = _admission(config, origin, template)
-    speaker, planner, question = _speaking(config, origin, template, answer_key, learning, admission)
+    speaker, planner, question = _speaking(config, origin, template, script, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     cost, attempt_cost = cost_layers(config.cost, origin)
     layers: Sequence[Layer | None] = (
@@ -282,7 +282,7 @@ def _speaking(
     config: DynamoModelConfig,
     origin: str,
     template: PrefixTemplate | None,
-    answer_key: Callable[[], str | None] | None,
+    script: Dialect | None,
     learning: LearningLayer | None,
     admission: AdmissionLayer | None,
 ) -> tuple[Speaker, Planner[Said] | None, QuestionLayer | None]:
@@ -292,7 +292,7 @@ def _speaking(
     if not config.hints_enabled or template is None:
         dialects = tuple(dialect for dialect in dialects if not dialect.needs_plan)
         template = None
-    speaker = Speaker((*dialects, Replay(partial(take_answer_key, answer_key))) if answer_key is not None else dialects)
+    speaker = Speaker(dialects if script is None else (*dialects, script))
     if template is None:
         return speaker, None, QuestionLayer(speaker, None) if speaker.dialects else None
     planner = Planner(

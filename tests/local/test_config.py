@@ -17,8 +17,8 @@ from nat_dynamo_plugin.local.commands import (
     environment,
     frontend_command,
     request_trace_environment,
-    worker_command,
 )
+from nat_dynamo_plugin.local.engines.mocker import worker_command
 
 
 def flags_of(argv: list[str]) -> dict[str, str | None]:

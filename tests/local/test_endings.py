@@ -36,7 +36,7 @@ async def main(way):
     dynamo = LocalDynamo(LocalDynamoConfig(workers=1))
     if way == "starting":
         wait = dynamo._wait_until_ready
-        def tell_and_wait():
+        def tell_and_wait(engine):
             print(dynamo.work_dir, flush=True)
             return wait()
         dynamo._wait_until_ready = tell_and_wait

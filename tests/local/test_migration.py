@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig
-from nat_dynamo_plugin.local.commands import environment, worker_command
+from nat_dynamo_plugin.local.commands import environment
+from nat_dynamo_plugin.local.engines.mocker import worker_command
 from nat_dynamo_plugin.local.server import count_workers
 
 WORDS = " ".join(f"wörd{number}" for number in range(120))

@@ -31,6 +31,7 @@ from nat_dynamo_plugin.local import (
     server,
 )
 from nat_dynamo_plugin.local.answers import AnswerBook
+from nat_dynamo_plugin.local.engines import engine
 from nat_dynamo_plugin.local.model import tokenizer_file
 
 USER = {"role": "user", "content": "hello"}
@@ -385,10 +386,10 @@ async def test_a_missing_temporary_directory_is_named(tmp_path: Path, monkeypatc
 
 
 async def test_a_tokenizer_that_can_be_kept_nowhere_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> Path:
+    def refused(_: int) -> Path:
         raise PermissionError("no folder of this user's own")
 
-    monkeypatch.setattr(server, "tokenizer_file", refused)
+    monkeypatch.setattr(engine, "tokenizer_file", refused)
     with pytest.raises(LocalDynamoError, match="no folder of this user's own; let XDG_CACHE_HOME or TMPDIR name"):
         await LocalDynamo(LocalDynamoConfig()).start()
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.question.hints import DynamoHints
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.service import make_service
@@ -234,7 +235,9 @@ class TestWhatIsSent:
     def test_the_embedded_servers_script_is_named(self, post: Post) -> None:
         setup = Setup(Server())
         service = make_service(
-            DynamoModelConfig(model_name="m", prefix_template=None), answer_key=lambda: "task/0/1", emit_record=print
+            DynamoModelConfig(model_name="m", prefix_template=None),
+            script=Replay(lambda: "task/0/1"),
+            emit_record=print,
         )
         setup.sync = httpx.Client(transport=DynamoTransport(httpx.MockTransport(setup.server), service))
         transport = DynamoTransport(httpx.MockTransport(setup.server.asynchronous), service)

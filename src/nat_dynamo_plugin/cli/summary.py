@@ -25,6 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nat_dynamo_plugin.cli.costs import cost_lines
+from nat_dynamo_plugin.cli.engines import said_of_engines
 from nat_dynamo_plugin.cli.folder import (
     SUFFIX,
     WORKFLOW_OUTPUT,
@@ -68,7 +69,7 @@ class EvalReport:
     metrics: list[MetricRow]
     figures: list[QuestionFigures]
     workflow_output: Path | None = None
-    simulated: bool = False
+    engines: Sequence[str] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     runs: int = 1
     notes: list[str] = field(default_factory=list)
@@ -134,7 +135,7 @@ def load_report(directory: Path) -> EvalReport:
     if workflow_output.is_file():
         report.workflow_output = workflow_output
         report.figures = _figures_from_trajectories(load_json(workflow_output), config) or figures
-    report.simulated = any(isinstance(llm, dict) and llm.get("local") for llm in mapping(config, "llms").values())
+    report.engines = said_of_engines(mapping(config, "llms").values())
     report.runs = max(1, journal.runs)
     report.failures = max((row.failures for row in metrics), key=lambda one: sum(one.values()))
     report.notes = [f"{row.name}: {row.problem}" for row in metrics if row.problem]
@@ -148,9 +149,7 @@ def print_report(report: EvalReport, console: Console) -> None:
     """Print the table of metrics, the counts, what was left out, and where the files are."""
     if report.metrics:
         console.print(_table(report))
-    if report.simulated:
-        console.print("Simulated engines: reuse, placement and queueing are Dynamo's own, latencies are no GPU's.")
-    console.print()
+    console.print(*report.engines, "", sep="\n")
     for label, text in _counts(report):
         console.print(f"{label:<12} {text}", markup=False, highlight=False)
     for note in report.notes:

@@ -1,4 +1,4 @@
-"""Names the scripted answer of a call, on a simulated engine that has a script."""
+"""Asks for the scripted answer of a call: by its key on a simulated engine, word by word on one that computes."""
 
 from __future__ import annotations
 
@@ -32,3 +32,27 @@ class Replay(Dialect):
         """The key of this call's answer, if there is one."""
         key = self._answer_key()
         return Said() if key is None else Said(members={"nvext": {"annotations": [f"{ANNOTATION}:{key}"]}})
+
+
+class GuidedChoice(Dialect):
+    """`guided_choice` with the answer's text as the only choice, so that a model of any weights says it.
+
+    A top-level member of the body, which Dynamo 1.6.0 hands to vLLM. In `nvext` it is refused with a 400,
+    and so is `structured_outputs`.
+
+    Args:
+        answer: the text, from the context of the call, or `None`. What it raises is for the caller.
+    """
+
+    name = "scripted"
+    needs_plan = False
+    is_steady = False
+    fails_open = False
+
+    def __init__(self, answer: Callable[[], str | None]) -> None:
+        self._answer = answer
+
+    def say(self, plan: ServingPlan) -> Said:
+        """The text of this call's answer, if there is one."""
+        text = self._answer()
+        return Said() if text is None else Said(members={"guided_choice": [text]})

@@ -1,4 +1,4 @@
-"""What is run for a config: command lines and environments. Nothing here starts anything."""
+"""The frontend's command line, and the environment of all processes. Nothing here starts anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from nat_dynamo_plugin.secrets import is_secret_value, is_secret_variable
 MARKER_VARIABLE = "NAT_DYNAMO_LOCAL_DIR"
 """Environment variable that every process of an instance carries; its value is the instance's work directory."""
 
-_WORKER = Path(__file__).with_name("worker.py")
 # What a shell or a real deployment may have set must not reach an instance of our own: addresses, caches elsewhere.
 # Nor does it get keys (`secrets`), for which it has no use.
 _FOREIGN_VARIABLE = re.compile(
@@ -34,22 +33,6 @@ def frontend_command(config: LocalDynamoConfig, port: int) -> list[str]:
     if config.track_output_blocks:
         argv += ["--router-track-output-blocks"]
     return argv + config.frontend_args
-
-
-def worker_command(config: LocalDynamoConfig, model_folder: Path, model_name: str, trace: Path | None) -> list[str]:
-    """The simulated workers' command line."""
-    argv = [sys.executable, "-P", str(_WORKER)]
-    if config.tool_call_parser is not None:
-        argv += ["--tool-call-parser", config.tool_call_parser]
-    argv += ["--model-path", str(model_folder), "--model-name", model_name, "--num-workers", str(config.workers)]
-    argv += ["--block-size", str(config.block_size), "--num-gpu-blocks-override", str(config.kv_blocks)]
-    argv += ["--max-model-len", str(config.context_length), "--max-num-seqs", str(config.max_num_seqs)]
-    argv += ["--max-num-batched-tokens", str(config.max_num_batched_tokens), "--speedup-ratio", str(config.speedup)]
-    if trace is not None:
-        argv += ["--response-replay-trace-path", str(trace)]
-        if config.migration_limit:
-            argv += ["--resume-answers", str(trace)]
-    return argv + config.worker_args
 
 
 def environment(config: LocalDynamoConfig, work_dir: Path) -> dict[str, str]:

@@ -17,13 +17,16 @@ class LocalDynamoError(RuntimeError):
     """The embedded Dynamo cannot be started or has died; the message says why and where the logs are."""
 
 
-def check_installed() -> None:
-    """Refuse to go on without Dynamo.
+def check_installed(*further: str) -> None:
+    """Refuse to go on without Dynamo's frontend.
+
+    Args:
+        further: modules that are needed besides.
 
     Raises:
         LocalDynamoError: names what is missing and how to install it.
     """
-    for module in ("dynamo.frontend", "dynamo.mocker", "dynamo._core", "tokenizers", "zmq"):
+    for module in ("dynamo.frontend", *further, "dynamo._core", "tokenizers", "zmq"):
         try:
             found = find_spec(module) is not None
         except ImportError:

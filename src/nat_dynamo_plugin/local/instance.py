@@ -28,10 +28,10 @@ from nat_dynamo_plugin.local.commands import (
     home_folder,
     request_trace_environment,
     temporary_folder,
-    worker_command,
 )
+from nat_dynamo_plugin.local.engines.engine import Command, Engine
 from nat_dynamo_plugin.local.errors import INSTALL_HINT, LocalDynamoError
-from nat_dynamo_plugin.local.model import write_model_folder
+from nat_dynamo_plugin.local.supervisor import remove_shared_memory
 
 POLL_S = 0.02
 """Seconds between two looks at processes that are waited for."""
@@ -55,7 +55,7 @@ class Instance:
         ended: `end` has been called.
     """
 
-    def __init__(self, config: LocalDynamoConfig, model_name: str) -> None:
+    def __init__(self, config: LocalDynamoConfig) -> None:
         """Keep the settings; nothing is made or started."""
         self.port: int | None = None
         self.work_dir: Path | None = None
@@ -64,7 +64,6 @@ class Instance:
         self.failure: str | None = None
         self.ended = False
         self._config = config
-        self._model_name = model_name
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._events = b""
 
@@ -74,12 +73,11 @@ class Instance:
         return self._supervisor is not None
 
     @contextmanager
-    def launched(self, tokenizer_json: Path, trace: str | None) -> Iterator[None]:
+    def launched(self, engine: Engine) -> Iterator[None]:
         """Write the files, start the supervisor, and keep the HTTP port until the block ends: the frontend has it then.
 
         Args:
-            tokenizer_json: the model's tokenizer.
-            trace: scripted answers as the workers read them; None: random tokens.
+            engine: the workers, prepared.
 
         Raises:
             LocalDynamoError: a file cannot be written, there is no port, or the start was given up.
@@ -88,13 +86,13 @@ class Instance:
             raise LocalDynamoError("the embedded Dynamo was stopped before it had started")
         with _port(self._config.port) as self.port:
             try:
-                spec_file = self._write_files(self.port, tokenizer_json, trace)
+                spec_file = self._write_files(self.port, engine)
                 self._start_supervisor(spec_file)
             except OSError as error:
                 raise LocalDynamoError(f"the embedded Dynamo cannot be started: {error}") from error
             yield
 
-    def _write_files(self, port: int, tokenizer_json: Path, trace: str | None) -> Path:
+    def _write_files(self, port: int, engine: Engine) -> Path:
         config = self._config
         work_dir = self.work_dir = Path(tempfile.mkdtemp(prefix="nat-dynamo-"))
         if config.request_trace is not None:
@@ -106,23 +104,14 @@ class Instance:
             self.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (home_folder(work_dir), temporary_folder(work_dir)):
             folder.mkdir()
-        model_folder = work_dir / "model"
-        write_model_folder(model_folder, tokenizer_json, config.context_length)
-        trace_file = None
-        if trace is not None:
-            trace_file = work_dir / "answers.jsonl"
-            trace_file.write_text(trace)
-        commands: tuple[tuple[str, list[str], dict[str, str]], ...] = (
-            ("frontend", frontend_command(config, port), request_trace_environment(config)),
-            ("mocker", worker_command(config, model_folder, self._model_name, trace_file), {}),
-        )
+        frontend = Command("frontend", frontend_command(config, port), request_trace_environment(config))
         spec = {
             "work_dir": str(work_dir),
             "parent_pid": os.getpid(),
             "grace_s": _GRACE_S,
             "commands": [
-                {"name": name, "argv": argv, "env": env, "log": str(self.log_dir / f"{name}.log")}
-                for name, argv, env in commands
+                {"name": one.name, "argv": one.argv, "env": one.env, "log": str(self.log_dir / f"{one.name}.log")}
+                for one in (frontend, *engine.write(work_dir))
             ],
         }
         spec_file = work_dir / "spec.json"
@@ -210,8 +199,10 @@ class Instance:
             if supervisor is not None:
                 await _stop(supervisor, keep=keep)
         finally:
-            if self.work_dir is not None and not (keep and supervisor is not None):
-                shutil.rmtree(self.work_dir, ignore_errors=True)  # also in case the supervisor was killed
+            if self.work_dir is not None:  # also in case the supervisor was killed
+                remove_shared_memory(self.work_dir)
+                if not (keep and supervisor is not None):
+                    shutil.rmtree(self.work_dir, ignore_errors=True)
             self.work_dir = self.port = None
             self.pids = {}
 

@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,36 @@ CACHE_FOLDER = "XDG_CACHE_HOME"
 """Folder of the folder `nat-dynamo-plugin` that keeps the embedded Dynamo's tokenizer; `~/.cache` if not set."""
 
 VOCABULARY_SIZE = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The size of a Llama.
+
+    Attributes:
+        layers: transformer layers.
+        hidden: hidden size, a multiple of 64, the size of an attention head.
+        intermediate: size of the feed-forward layer.
+        kv_heads: attention heads that keep keys and values; those that ask are a multiple of it.
+        vocabulary: tokens.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    kv_heads: int
+    vocabulary: int = VOCABULARY_SIZE
+
+
+SIMULATED = Shape(layers=16, hidden=2048, intermediate=8192, kv_heads=8)
+"""What the mocker computes a KV entry's bytes from: the shape of Llama 3.2 1B."""
+
+
+def random_shape(layers: int, hidden: int, vocabulary: int) -> Shape:
+    """The shape of a model of random weights: a KV head for four that ask where that goes up, as in Llama 3."""
+    heads = hidden // 64
+    return Shape(layers, hidden, 3 * hidden, heads // 4 if heads % 4 == 0 else 1, vocabulary)
+
 
 _RECIPE = 1  # raise it when anything below changes what the tokenizer becomes
 _SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
@@ -89,7 +120,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-def tokenizer_file() -> Path:
+def tokenizer_file(vocabulary: int = VOCABULARY_SIZE) -> Path:
     """The trained tokenizer's `tokenizer.json`, made on first use (about two seconds).
 
     It is kept in `$XDG_CACHE_HOME/nat-dynamo-plugin` (`~/.cache/...`); where that cannot be written, in a directory
@@ -99,7 +130,7 @@ def tokenizer_file() -> Path:
         ImportError: `tokenizers` is not installed.
         OSError: no directory can be written.
     """
-    name = f"tokenizer-{_cache_key()}.json"
+    name = f"tokenizer-{_cache_key(vocabulary)}.json"
     trained: str | None = None
     refused: OSError | None = None
     for folder in _cache_folders():
@@ -110,7 +141,7 @@ def tokenizer_file() -> Path:
                 continue
             if target.is_file():
                 return target
-            trained = trained or _train().to_str()
+            trained = trained or _train(vocabulary).to_str()
             handle, temporary = tempfile.mkstemp(dir=folder, prefix=".making-")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -134,29 +165,29 @@ def load_tokenizer(tokenizer_json: Path) -> Tokenizer:
     return tokenizer
 
 
-def write_model_folder(folder: Path, tokenizer_json: Path, context_length: int) -> None:
+def write_model_folder(folder: Path, tokenizer_json: Path, context_length: int, shape: Shape = SIMULATED) -> None:
     """Write what Dynamo reads of a model: config, generation config, tokenizer and chat template; no weights.
 
     Args:
         folder: made if it is not there.
         tokenizer_json: what `tokenizer_file` gave.
         context_length: tokens of prompt and answer together, at least 1.
+        shape: the model's size.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
     eos = _SPECIAL_TOKENS.index(TURN_END)
     pad = _SPECIAL_TOKENS.index(END_OF_TEXT)
     config = {
-        # The shape of a small Llama: the mocker computes a KV entry's bytes from it.
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.hidden // 64,
+        "num_key_value_heads": shape.kv_heads,
         "head_dim": 64,
-        "vocab_size": VOCABULARY_SIZE,
+        "vocab_size": shape.vocabulary,
         "max_position_embeddings": context_length,
         "torch_dtype": "bfloat16",
         "bos_token_id": pad,
@@ -196,8 +227,8 @@ def eos_token_id() -> int:
     return _SPECIAL_TOKENS.index(TURN_END)
 
 
-def _cache_key() -> str:
-    recipe = (_RECIPE, VOCABULARY_SIZE, _SPECIAL_TOKENS, _CORPUS_PACKAGES, _WORD_PATTERN, sys.version)
+def _cache_key(vocabulary: int) -> str:
+    recipe = (_RECIPE, vocabulary, _SPECIAL_TOKENS, _CORPUS_PACKAGES, _WORD_PATTERN, sys.version)
     return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
 
 
@@ -219,7 +250,7 @@ def _corpus() -> Iterator[str]:
         yield file.read_text(encoding="utf-8", errors="replace")
 
 
-def _train() -> Tokenizer:
+def _train(vocabulary: int) -> Tokenizer:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -231,7 +262,7 @@ def _train() -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=vocabulary,
         min_frequency=2,
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

@@ -9,7 +9,7 @@ worker through a TCP port, apart from the tokens, which leave by another way. So
 place of the worker's, in the file by which the frontend finds it, reads each request, and gives one that goes on the
 key of the rest. Where there is no such rest the request fails: no text is better than a wrong one.
 
-Loaded by `worker.py` as a file, so it imports nothing of this package.
+Loaded by `engines/mocker_worker.py` as a file, so it imports nothing of this package.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +16,12 @@ import httpx
 
 from nat_dynamo_plugin.admission.capacity import count_workers
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
+from nat_dynamo_plugin.dialects.dialect import Dialect
 from nat_dynamo_plugin.local.answers import AnswerBook, load_answers
-from nat_dynamo_plugin.local.errors import LocalDynamoError, check_installed
+from nat_dynamo_plugin.local.engines import engine_of
+from nat_dynamo_plugin.local.engines.engine import Engine, progress
+from nat_dynamo_plugin.local.errors import LocalDynamoError
 from nat_dynamo_plugin.local.instance import POLL_S, Instance
-from nat_dynamo_plugin.local.model import answer_opening, eos_token_id, load_tokenizer, tokenizer_file
 from nat_dynamo_plugin.local.recorded import Recorded, load_recording
 
 logger = logging.getLogger(__name__)
@@ -30,14 +32,14 @@ _NOT_RUNNING = "the embedded Dynamo is not running"
 
 
 class LocalDynamo:
-    """One embedded Dynamo: frontend, router and simulated workers, on loopback only.
+    """One embedded Dynamo: frontend, router and workers, on loopback only.
 
     Use it as an async context manager; several may run at once, in one or many processes::
 
         async with LocalDynamo(LocalDynamoConfig(workers=4)) as dynamo:
             client = openai.AsyncOpenAI(base_url=dynamo.base_url, api_key="unused")
 
-    Every request needs `max_tokens`: the simulated engines answer 400 without.
+    Every request needs `max_tokens` where the engines are simulated: they answer 400 without.
     It holds nothing of the event loop while it runs, so another loop or thread may end it.
     """
 
@@ -53,7 +55,8 @@ class LocalDynamo:
         self._book = AnswerBook()
         self.recorded: Recorded | None = None
         """The recording that it plays (`config.answers`), once it has started."""
-        self._instance = Instance(config, model_name)  # the last one; here one that never runs
+        self._engine = engine_of(config, model_name)
+        self._instance = Instance(config)  # the last one; here one that never runs
         self._instance.ended = True
 
     # what a running instance offers
@@ -86,13 +89,28 @@ class LocalDynamo:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by name: `supervisor`, `frontend`, `mocker`."""
+        """Process ids by name: `supervisor`, `frontend`, and `mocker`, or `worker-0` and so on with vLLM."""
         return dict(self._instance.pids)
 
     @property
     def answer_keys(self) -> frozenset[str]:
         """Keys of the scripted answers that the workers know."""
         return self._book.keys
+
+    def script(self, answer_key: Callable[[], str | None]) -> Dialect:
+        """How a call asks this instance, which is running, for a scripted answer.
+
+        Args:
+            answer_key: names the call's answer, from its context, or gives `None`.
+        """
+
+        def known_key() -> str | None:
+            key = answer_key()
+            if key is not None:
+                self.check_answer_key(key)  # Dynamo would answer an unknown key with random tokens
+            return key
+
+        return self._engine.script(known_key, self._book)
 
     def check_answer_key(self, key: str) -> None:
         """Refuse a key that no scripted answer has; the workers would answer it with random tokens.
@@ -138,8 +156,9 @@ class LocalDynamo:
         await self.stop()
 
     async def start(self) -> None:
-        """Start everything and return when all workers serve (about a second; the first time a few more).
+        """Start everything and return when all workers serve.
 
+        That takes about a second, and a few more the first time; with vLLM about a minute.
         It may be cancelled at any point, and leaves nothing then.
 
         Raises:
@@ -148,13 +167,13 @@ class LocalDynamo:
         """
         if not self._instance.ended:
             raise LocalDynamoError("this embedded Dynamo is running already; make another LocalDynamo")
-        check_installed()
-        instance = self._instance = Instance(self.config, self.model_name)
+        engine = self._engine = engine_of(self.config, self.model_name)
+        instance = self._instance = Instance(self.config)
         try:
             # A thread has no effect but on the tokenizer's cache, so it may outlive a start that is cancelled.
-            tokenizer_json, self._book, trace = await asyncio.to_thread(self._prepare)
-            with instance.launched(tokenizer_json, trace):
-                await self._wait_until_ready()
+            self._book = await asyncio.to_thread(self._prepare, engine)
+            with instance.launched(engine):
+                await self._wait_until_ready(engine)
         except LocalDynamoError:
             await instance.end(keep=True)
             raise
@@ -176,15 +195,9 @@ class LocalDynamo:
                 failed = True
         await self._instance.end(keep=failed)
 
-    def _prepare(self) -> tuple[Path, AnswerBook, str | None]:
-        """What takes long: the tokenizer's file, the scripted answers, and those as the workers read them."""
-        try:
-            tokenizer_json = tokenizer_file()
-        except OSError as error:
-            raise LocalDynamoError(
-                f"the embedded Dynamo's tokenizer can be kept nowhere: {error}; let XDG_CACHE_HOME or TMPDIR name a "
-                "folder that can be written"
-            ) from error
+    def _prepare(self, engine: Engine) -> AnswerBook:
+        """What takes long: a look at what is installed, the scripted answers, and what the engine makes of them."""
+        engine.check_installed()
         config = self.config
         if config.answers is not None:
             self.recorded = load_recording(config.answers, config.tool_call_parser)
@@ -193,29 +206,43 @@ class LocalDynamo:
             book = load_answers(config.scripted_answers)
             book.check_parser(config.tool_call_parser)
         else:
-            return tokenizer_json, AnswerBook(), None
-        tokenizer = load_tokenizer(tokenizer_json)
-        opening = answer_opening(tokenizer) if self.config.migration_limit else None
-        trace = book.replay_trace(tokenizer, eos_token_id(), opening=opening)
-        return tokenizer_json, book, "".join(trace)
+            book = AnswerBook()
+        engine.prepare(book)
+        return book
 
-    async def _wait_until_ready(self) -> None:
-        instance = self._instance
-        deadline = time.monotonic() + self.config.startup_timeout_s
-        missing = "the frontend does not answer yet"
+    async def _wait_until_ready(self, engine: Engine) -> None:
+        started = time.monotonic()
+        missing = told = "the frontend does not answer yet"
         async with _http_client() as client, _unlogged():
-            while True:
-                instance.check_alive()
+            while missing:
+                self._check_start(started, missing)
                 with contextlib.suppress(httpx.TransportError):
                     missing = await self._what_is_missing(client)
-                    if not missing:
-                        return
-                if time.monotonic() >= deadline:
-                    instance.failure = (
-                        f"not ready after startup_timeout_s = {self.config.startup_timeout_s:g} s: {missing}"
-                    )
-                    raise LocalDynamoError(instance.describe_failure())
-                await asyncio.sleep(POLL_S)
+                if missing != told and engine.starts_slowly:
+                    told = missing
+                    progress.info("%s: %s (%.0f s)", engine.name, told or "all are ready", time.monotonic() - started)
+                if missing:
+                    await asyncio.sleep(POLL_S)
+            warming = asyncio.ensure_future(engine.warm_up(client, self.frontend_url))
+            try:
+                while not warming.done():
+                    self._check_start(started, "the workers have not given their first answers")
+                    await asyncio.wait((warming,), timeout=POLL_S)
+                warming.result()
+            except (httpx.HTTPError, ValueError) as error:
+                self._instance.failure = f"a worker gave no first answer: {error}"
+                raise LocalDynamoError(self._instance.describe_failure()) from error
+            finally:
+                warming.cancel()
+
+    def _check_start(self, started: float, missing: str) -> None:
+        """Fail if a process has died or the time is up."""
+        self._instance.check_alive()
+        if time.monotonic() >= started + self.config.startup_timeout_s:
+            self._instance.failure = (
+                f"not ready after startup_timeout_s = {self.config.startup_timeout_s:g} s: {missing}"
+            )
+            raise LocalDynamoError(self._instance.describe_failure())
 
     async def _what_is_missing(self, client: httpx.AsyncClient) -> str:
         """Empty when the frontend serves the model and knows all workers."""

@@ -31,6 +31,14 @@ from typing import Any
 _TETHERED = Path(__file__).with_name("tethered.py")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOOK_FOR_STARTER_S = 0.5
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+def remove_shared_memory(work_dir: Path) -> None:
+    """Remove what killed processes of an instance left in shared memory; it bears the folder's name."""
+    for left in _SHARED_MEMORY.glob(f"*{work_dir.name}*"):
+        with contextlib.suppress(OSError):
+            left.unlink()
 
 
 def _emit(event: dict[str, Any]) -> None:
@@ -86,6 +94,7 @@ class _Supervisor:
             raise
         finally:
             self._stop_children()
+            remove_shared_memory(self.work_dir)
             if not self.keep:
                 shutil.rmtree(self.work_dir, ignore_errors=True)
 

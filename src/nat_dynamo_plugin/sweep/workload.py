@@ -31,6 +31,10 @@ _LOCAL = (
     "queue_threshold",
     "track_output_blocks",
 )
+_ENGINES = {
+    "mocker": "simulated engines (latencies are simulated)",
+    "vllm": "vLLM on this machine (latencies are computed, and its own)",
+}
 _DATASET = ("limit", "seed", "ids", "file_path")
 
 
@@ -60,9 +64,7 @@ def _servers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(llm, DynamoModelConfig):
             continue
         if llm.local is not None:
-            facts: dict[str, Any] = {
-                "Dynamo": "embedded: real frontend and router, simulated engines (latencies are simulated)"
-            }
+            facts: dict[str, Any] = {"Dynamo": f"embedded: real frontend and router, {_ENGINES[llm.local.engine]}"}
             facts.update({field: plain(getattr(llm.local, field)) for field in _LOCAL})
             facts["answers"] = "scripted" if llm.local.scripted_answers else "random tokens"
         else:

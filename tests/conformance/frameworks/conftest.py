@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from nat_dynamo_plugin.config.model import DynamoModelConfig
+from nat_dynamo_plugin.dialects.scripted import Replay
 from nat_dynamo_plugin.local import LocalDynamo, LocalDynamoConfig, ScriptedAnswer, current_scripted_answer
 from nat_dynamo_plugin.service import make_service
 from nat_dynamo_plugin.telemetry import exporters as telemetry
@@ -131,7 +132,7 @@ def client(dynamo: Dynamo, driver: Driver) -> Client:
     async def make(**fields: Any) -> AsyncIterator[Any]:
         fields = {"base_url": dynamo.relay.base_url, "model_name": dynamo.model_name, "max_tokens": 48, **fields}
         config = DynamoModelConfig(**fields)
-        config.running_service = make_service(config, answer_key=current_scripted_answer)
+        config.running_service = make_service(config, script=Replay(current_scripted_answer))
         async with make_client(driver, config) as llm:
             yield llm
 

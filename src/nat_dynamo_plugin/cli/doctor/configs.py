@@ -96,7 +96,7 @@ def _local(name: str, config: DynamoModelConfig) -> Iterator[Finding]:
     if "prefix_osl" in config.model_fields_set and config.prefix_osl is not None and not local.track_output_blocks:
         what = "prefix_osl is set and local.track_output_blocks is off"
         yield Finding(f"{name}: output blocks", "warning", what, "osl does nothing", f"true ({OUTPUT_BLOCKS})")
-    if local.scripted_answers is None and local.answers is None:
+    if local.says_nonsense:
         what = "an embedded Dynamo without answers answers with random tokens"
         change = "local.answers: RECORDING (docs/own-agent.md), or local.scripted_answers: FILE"
         yield Finding(f"{name}: answers", "warning", what, "agents get no usable answer", change)

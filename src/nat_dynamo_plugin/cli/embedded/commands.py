@@ -24,9 +24,11 @@ _LOOK_S = 0.05
 
 
 @click.command("up")
-@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Simulated workers.")
-@click.option("--kv-blocks", type=click.IntRange(16), default=8192, show_default=True, help="KV blocks of each.")
-@click.option("--speedup", type=float, default=1.0, show_default=True, help="Times faster than real time.")
+@click.option("--engine", type=click.Choice(["mocker", "vllm"]), default="mocker", show_default=True, help="Workers.")
+@click.option("--model-dir", metavar="DIR", help="vLLM: a real model's folder; else one of random weights.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="How many workers.")
+@click.option("--kv-blocks", type=click.IntRange(16), help="KV blocks of each. [default: 8192; vllm: 4096]")
+@click.option("--speedup", type=float, help="mocker: times faster than real time. [default: 1.0]")
 @click.option("--port", type=click.IntRange(1, 65535), help="The frontend's port; a free one, unless given.")
 @click.option("--model", default="nat-dynamo-local", show_default=True, help="The model's name.")
 @click.option("--answers", metavar="FILE", help="Scripted answers; else answers are random tokens.")
@@ -34,9 +36,11 @@ _LOOK_S = 0.05
 @click.option("--detach", is_flag=True, help="Return when it serves; `down` ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it is as JSON.")
 def up(
+    engine: str,
+    model_dir: str | None,
     workers: int,
-    kv_blocks: int,
-    speedup: float,
+    kv_blocks: int | None,
+    speedup: float | None,
     port: int | None,
     model: str,
     answers: str | None,
@@ -44,8 +48,9 @@ def up(
     detach: bool,
     as_json: bool,
 ) -> None:
-    """Start an embedded Dynamo for any client: a real frontend and router, with simulated engines, on loopback only.
+    """Start an embedded Dynamo for any client: a real frontend and router, on loopback only.
 
+    Its engines are simulated; with `--engine vllm` (docs/engine.md) they compute, which takes a minute to start.
     The router has the flags that we recommend for clusters: cache-aware, soft session affinity, output blocks counted.
     """
     if detach:
@@ -57,20 +62,33 @@ def up(
     from nat_dynamo_plugin.config.local import LocalDynamoConfig
     from nat_dynamo_plugin.local import LocalDynamoError
 
-    settings = {
+    simulated = engine == "mocker"
+    given = {"kv_blocks": kv_blocks, "speedup": 1.0 if simulated and speedup is None else speedup, "model": model_dir}
+    settings = {name: value for name, value in given.items() if value is not None} | {
+        "engine": engine,
         "workers": workers,
-        "kv_blocks": kv_blocks,
-        "speedup": speedup,
         "port": port,
         "scripted_answers": answers,
         "queue_threshold": 0 if queue else None,
         "track_output_blocks": True,
     }
+    _show_progress()
     try:
         config = LocalDynamoConfig.model_validate(settings)
         asyncio.run(keep_one(config, model, lambda one: _tell(one, as_json, "Ctrl-C ends it.")))
     except (LocalDynamoError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def _show_progress() -> None:
+    """Print how far a start is that takes long, where `--json` does not look."""
+    import logging
+
+    from nat_dynamo_plugin.local.engines.engine import progress
+
+    progress.addHandler(logging.StreamHandler(sys.stderr))
+    progress.setLevel(logging.INFO)
+    progress.propagate = False
 
 
 def _tell(one: Running, as_json: bool, hint: str) -> None:
@@ -83,7 +101,8 @@ def _tell(one: Running, as_json: bool, hint: str) -> None:
 
 def _text(one: Running, hint: str) -> str:
     question = json.dumps({"model": one.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
-    return f"""Dynamo with {one.workers} simulated workers serves {one.model} on {one.base_url}. {hint}
+    kind = "simulated" if one.engine == "mocker" else one.engine
+    return f"""Dynamo with {one.workers} {kind} workers serves {one.model} on {one.base_url}. {hint}
 
 llms:
   my_llm:
@@ -133,7 +152,7 @@ def _detached(context: click.Context) -> Running:
         if not line:
             status = process.wait()
             problems.seek(0)
-            text = problems.read().strip().removeprefix("Error: ")
+            text = problems.read().strip().split("Error: ", 1)[-1]  # after how far it was
             ended = "it was asked to end while it started" if status in (0, -signal.SIGTERM) else ""
             raise click.ClickException(text or ended or f"it ended with status {status}")
     found = json.loads(line)

@@ -54,6 +54,7 @@ def _serving(dynamo: LocalDynamo, model: str) -> Running:
         workers=dynamo.config.workers,
         work_dir=str(dynamo.work_dir),
         log_dir=str(dynamo.log_dir),
+        engine=dynamo.config.engine,
     )
 
 

@@ -28,6 +28,7 @@ class Running:
         work_dir: its temporary folder.
         log_dir: where its processes log.
         starting: whether it does not serve yet, and has no folders.
+        engine: `mocker` or `vllm`.
     """
 
     pid: int
@@ -38,6 +39,7 @@ class Running:
     work_dir: str
     log_dir: str
     starting: bool = False
+    engine: str = "mocker"
 
     @property
     def base_url(self) -> str:

@@ -81,7 +81,7 @@ def _run(run: Run, name: str, number: int, budget: int) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "name": name,
         "about": _about(run),
-        "simulated": run.summary.simulated,
+        "engines": run.summary.engines,
         "failures": _failures(run, numbers),
         "failed": _failed(run),
         "notes": [code(note) for note in (*run.summary.notes, *run.notes)],

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _start_relay(trace: Path) -> None:
-    spec = importlib.util.spec_from_file_location("relay", Path(__file__).with_name("relay.py"))
+    spec = importlib.util.spec_from_file_location("relay", Path(__file__).parents[1] / "relay.py")
     assert spec is not None and spec.loader is not None
     relay: Any = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = relay
