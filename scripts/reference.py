@@ -149,6 +149,8 @@ def default_of(field: FieldInfo) -> str:
     """The default of a field as it stands in YAML."""
     if field.is_required():
         return "required"
+    if field.default_factory_takes_validated_data:
+        return "by other fields"
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return ""

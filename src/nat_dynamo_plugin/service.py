@@ -158,8 +158,7 @@ def make_service(
     _prepare(config, base_url)
     origin = origin_of(base_url or OPENAI_URL)
     template = PrefixTemplate(config.prefix_template) if config.prefix_template is not None else None
-    learning = _learning(config)
-    admission = _admission(config, origin, template)
+    learning, admission = _learning(config), _admission(config, origin, template)
     speaker, planner, question = _speaking(config, origin, template, script, learning, admission)
     keys = key_layer([api_key] if api_key else sources_of(config.api_key), origin)
     cost, attempt_cost = cost_layers(config.cost, origin)
