@@ -23,6 +23,27 @@ _HELP = {
     "age_seconds": "Ages of the entries that answered, added up (s).",
 }
 
+_BY_KIND = frozenset(_HELP) - {"misses", "stores", "evictions", "shared"}
+_LEVELS = {
+    "bytes": "Bytes of the entries in memory.",
+    "entries": "Entries in memory.",
+    "near_error_bound": "Upper bound of the error rate of answers to almost equal questions, 0 to 1 (95 % confidence).",
+}
+
+
+def level(name: str, store: str, value: float) -> Gauge:
+    """How much there is at the moment: `bytes`, `entries` or `near_error_bound`."""
+    return Gauge(f"cache_{name}", _LEVELS[name], {"store": store}, value)
+
+
+def described() -> Iterator[Gauge]:
+    """All gauges that there can be, without values."""
+    for name, text in _HELP.items():
+        labels = {"store": "", "kind": ""} if name in _BY_KIND else {"store": ""}
+        yield Gauge(f"cache_{name}", text, labels, 0.0, counts=True)
+    for name in _LEVELS:
+        yield level(name, "", 0.0)
+
 
 class Figures:
     """Counts; a lost count under threads is no harm."""

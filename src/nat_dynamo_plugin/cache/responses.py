@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from nat_dynamo_plugin.cache.entry import Entry, NotReadable, Seal, created_of, decode_answer, pack, unpack
-from nat_dynamo_plugin.cache.figures import Figures
+from nat_dynamo_plugin.cache.figures import Figures, level
 from nat_dynamo_plugin.cache.flights import Flights
 from nat_dynamo_plugin.cache.key import Asked
 from nat_dynamo_plugin.cache.near import same_answer
@@ -240,14 +240,8 @@ def _gauges() -> Iterator[Gauge]:
     for cache in list(_in_use):
         yield from cache.figures.gauges(cache.store.name)
         if cache.trust is not None:
-            yield Gauge(
-                "cache_near_error_bound",
-                "Upper bound of the error rate of answers to almost equal questions, 0 to 1 (95 % confidence).",
-                {"store": cache.store.name},
-                cache.trust.standing.bound,
-            )
+            yield level("near_error_bound", cache.store.name, cache.trust.standing.bound)
         held = getattr(cache.store, "bytes", None)
         if held is not None:
-            labels = {"store": cache.store.name}
-            yield Gauge("cache_bytes", "Bytes of the entries in memory.", labels, float(held))
-            yield Gauge("cache_entries", "Entries in memory.", labels, float(len(cache.store)))  # type: ignore[arg-type]
+            yield level("bytes", cache.store.name, float(held))
+            yield level("entries", cache.store.name, float(len(cache.store)))  # type: ignore[arg-type]
