@@ -106,10 +106,15 @@ async def run() -> str:
 
 
 @pytest.fixture(scope="module")
-def exposed() -> dict[str, set[str]]:
+def text() -> str:
+    return _without_repeats(asyncio.run(run()))
+
+
+@pytest.fixture(scope="module")
+def exposed(text: str) -> dict[str, set[str]]:
     """Labels by series, of everything that is exposed."""
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(_without_repeats(asyncio.run(run()))):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
@@ -141,6 +146,18 @@ def test_all_of_ours_is_exposed_in_that_run(monitoring: ModuleType, exposed: dic
     for family in monitoring.families():
         assert set(family.series) <= set(exposed), family.name
         assert set(family.labels) <= set().union(*(exposed[name] for name in family.series)), family.name
+
+
+def test_calls_are_observed_at_the_gate(text: str) -> None:
+    """Those that need not wait too, or a quantile would be one of those that waited."""
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name in ("nat_dynamo_gate_wait_seconds_count", "nat_dynamo_call_seconds_count")
+        and sample.labels["model"] != "m"
+    }
+    assert samples["nat_dynamo_gate_wait_seconds_count"] == samples["nat_dynamo_call_seconds_count"] > 0
 
 
 def test_the_variable_of_the_dashboard_is_a_label_there_is(

@@ -33,7 +33,7 @@ class AdmissionLayer:
             place = self.gate.place(identity.prefix_id, identity.around, _work_tokens(turn.plan), call.body.raw)
             call.on_end(place.end)
             yield Enter(place)
-            call.record.gate_wait_ms = place.waited_ms
+            call.record.gate_wait_ms = place.waited_ms or 0.0  # None says: no gate
         return (yield from send(call))
 
     def is_crowded(self) -> bool:
