@@ -20,7 +20,8 @@ from kubernetes import client
 
 from nat_dynamo_plugin.config.local import LocalDynamoConfig
 from nat_dynamo_plugin.config.model import DynamoModelConfig
-from nat_dynamo_plugin.local.commands import frontend_command, worker_command
+from nat_dynamo_plugin.local.commands import frontend_command
+from nat_dynamo_plugin.local.engines.mocker import worker_command
 from nat_dynamo_plugin.telemetry.listening import METRICS_ADDRESS
 
 ROOT = Path(__file__).parents[2]
