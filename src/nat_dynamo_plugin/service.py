@@ -168,6 +168,7 @@ def make_service(
         cost,
         *_labels(config),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
+        guards.waiting(config),
         (cache := _cache(config, question, keys, answer_key)),
         replay,
         question,
