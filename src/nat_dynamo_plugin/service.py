@@ -177,9 +177,9 @@ def make_service(
         admission,
         shared(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         guards.retry(config, origin),
-        attempt_cost,
         keys,
         *guards.each_attempt(config, origin),
+        attempt_cost,
         *_nearest(config, speaker),
     )
     return Service(
