@@ -179,8 +179,7 @@ def make_service(
         guards.retry(config, origin),
         keys,
         *guards.each_attempt(config, origin),
-        attempt_cost,
-        *_nearest(config, speaker),
+        *_nearest(config, speaker, attempt_cost),
     )
     return Service(
         base_url=base_url,
@@ -211,9 +210,10 @@ def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
     return [PayloadHeadersLayer(), *layers, prompts, *(layer.make() for layer in config.layers)]
 
 
-def _nearest(config: DynamoModelConfig, speaker: Speaker) -> Sequence[Layer | None]:
+def _nearest(config: DynamoModelConfig, speaker: Speaker, cost: Layer | None) -> Sequence[Layer | None]:
     """What is nearest to the server: one request and its answer."""
     return (
+        cost,
         RedirectLayer() if config.connection.follow_redirects else None,
         None if config.trace is None else RequestIdLayer(),
         AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),
