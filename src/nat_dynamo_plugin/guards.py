@@ -46,6 +46,12 @@ class _Shared:
 _shared = _Shared()
 
 
+def waiting(config: DynamoModelConfig) -> DeadlineLayer | None:
+    """What bounds the time of calls that may wait in the response cache, before anybody knows their question."""
+    call = config.deadlines.call
+    return None if call is None or config.cache is None else DeadlineLayer(call)
+
+
 def deadline(config: DynamoModelConfig) -> DeadlineLayer | None:
     """What bounds the time of calls, if anything does."""
     block = config.deadlines

@@ -168,6 +168,7 @@ def make_service(
         cost,
         *_labels(config),
         None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
+        guards.waiting(config),
         (cache := _cache(config, question, keys, answer_key)),
         replay,
         question,
@@ -176,10 +177,9 @@ def make_service(
         admission,
         shared(_shared.refusals, origin, RefusalLayer) if speaker.dialects else None,
         guards.retry(config, origin),
-        attempt_cost,
         keys,
         *guards.each_attempt(config, origin),
-        *_nearest(config, speaker),
+        *_nearest(config, speaker, attempt_cost),
     )
     return Service(
         base_url=base_url,
@@ -210,9 +210,10 @@ def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
     return [PayloadHeadersLayer(), *layers, prompts, *(layer.make() for layer in config.layers)]
 
 
-def _nearest(config: DynamoModelConfig, speaker: Speaker) -> Sequence[Layer | None]:
+def _nearest(config: DynamoModelConfig, speaker: Speaker, cost: Layer | None) -> Sequence[Layer | None]:
     """What is nearest to the server: one request and its answer."""
     return (
+        cost,
         RedirectLayer() if config.connection.follow_redirects else None,
         None if config.trace is None else RequestIdLayer(),
         AnswerLayer(speaker.usage_readers, config.connection.max_answer_bytes),

@@ -98,7 +98,7 @@ class CacheLayer:
             return (yield from self._sent(call, send, asking, None, leased=False))
         if local and (entry := cache.look(asking)) is not None:
             return self._hit(call, asking, entry)
-        until = monotonic() + cache.longest_wait_s
+        until = monotonic() + min(cache.longest_wait_s, max(0.0, call.left_s))
         while cache.settings.single_flight:
             flight, leads = cache.flights.join(asking.key)
             if leads:

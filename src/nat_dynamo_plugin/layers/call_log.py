@@ -26,14 +26,17 @@ _FIELDS = (
     ("api", "api"),
     ("streamed", "streamed"),
     ("status", "status"),
+    ("cache", "cache"),
     ("attempts", "attempts"),
     ("total_ms", "client_total_ms"),
     ("ttft_ms", "client_ttft_ms"),
     ("gate_wait_ms", "gate_wait_ms"),
     ("retry_wait_ms", "retry_wait_ms"),
+    ("limit_wait_ms", "limit_wait_ms"),
     ("prompt_tokens", "prompt_tokens"),
     ("cached_tokens", "cached_tokens"),
     ("completion_tokens", "completion_tokens"),
+    ("cost_usd", "cost_usd"),
     ("worker", "worker_id"),
     ("finish", "finish_reason"),
     ("prompt_version", "prompt_version"),
@@ -46,7 +49,9 @@ _FIELDS = (
 )
 """What a line says, and the field of `CallRecord` that says it."""
 _LEFT_OUT: tuple[object, ...] = (None, (), "")
-_ZERO_LEFT_OUT = ("retry_wait_ms",)
+_ZERO_LEFT_OUT = ("retry_wait_ms", "limit_wait_ms")
+_SIGNIFICANT = 6
+"""Digits of an amount in USD; a call may cost millionths."""
 
 
 class CallLogLayer:
@@ -97,7 +102,7 @@ def fields_of(record: CallRecord) -> dict[str, Any]:
         if value in _LEFT_OUT or (not value and name in _ZERO_LEFT_OUT):
             continue
         if isinstance(value, float):
-            value = round(value, 1)
+            value = float(f"{value:.{_SIGNIFICANT}g}") if name == "cost_usd" else round(value, 1)
         told[name] = value
     if "model" not in told and record.request_model:
         told["model"] = record.request_model

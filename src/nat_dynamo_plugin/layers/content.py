@@ -7,7 +7,7 @@ import json
 import msgspec
 
 from nat_dynamo_plugin.http.call import Call, Reader, Reply
-from nat_dynamo_plugin.http.sse import EventCutter
+from nat_dynamo_plugin.http.sse import EventCutter, events_in
 from nat_dynamo_plugin.recording.answer import Said, of_events, of_whole
 from nat_dynamo_plugin.secrets import redacted
 
@@ -47,18 +47,19 @@ class Content:
     def __init__(self, call: Call) -> None:
         self._asked = call.body.raw
         self._whole: bytes | None = None
+        self._streamed = False
         self._tee: Tee | None = None
 
     def watch(self, call: Call, reply: Reply) -> None:
         """Keep what comes of a reply."""
-        self._whole = reply.content
+        self._whole, self._streamed = reply.content, call.record.streamed
         if reply.content is None and call.reader is not None:
             call.reader = self._tee = Tee(call.reader)
 
     def said(self) -> Said | None:
         """What was answered, as far as it is known."""
-        if self._whole is not None:
-            return of_whole(self._whole)
+        if self._whole is not None:  # of the response cache: a stream is there as a whole too
+            return of_events(events_in(self._whole)) if self._streamed else of_whole(self._whole)
         return None if self._tee is None else of_events(self._tee.events)
 
     @property

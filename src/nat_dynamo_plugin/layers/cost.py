@@ -38,7 +38,7 @@ class CostLayer:
 
 
 class AttemptCostLayer:
-    """Adds up what a call's attempts cost; below the layer that retries.
+    """Adds up what a call's attempts cost; below all that sends again or waits, for that time is not the server's.
 
     A server that has answered 200 sends a bill, also for an answer that broke off or was none. Where its usage came
     with it, that is priced; where not, the attempt is counted (`unpriced_attempts`).

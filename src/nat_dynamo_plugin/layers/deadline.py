@@ -52,6 +52,8 @@ class DeadlineLayer:
         """Send, and have everything that is waited for end in time."""
         now = self._clock()
         until = now + self._call_s
+        if call.deadline is not None:  # of a layer like this one, further out
+            until = min(until, call.deadline)
         if self._question_s is not None and call.turn is not None:
             until = min(until, self._began_at(call.turn.identity.prefix_id, now) + self._question_s)
         if until == inf:
@@ -62,7 +64,8 @@ class DeadlineLayer:
             operation = next(flow)
             while True:
                 try:
-                    result = yield InTime(operation, call)
+                    # One further in has bounded it already, by a time that is no later.
+                    result = yield operation if isinstance(operation, InTime) else InTime(operation, call)
                 except BaseException as error:
                     operation = flow.throw(error)
                 else:

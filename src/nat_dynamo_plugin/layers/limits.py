@@ -86,6 +86,8 @@ class _Attempt:
     model: str
     size: int
     number: int = 0
+    spent: float = 0.0  # by the call's attempts before, in USD
+    is_over: bool = False
 
 
 class LimitsLayer:
@@ -135,17 +137,18 @@ class LimitsLayer:
         if isinstance(taken, Short):
             return self._refused(call, taken)
         attempt.reserved = taken
+        attempt.spent = call.record.cost_usd or 0.0
         self._under_way.add(id(attempt))
+        # Before it is sent: so it is called after the layer further in that says what the answer has cost.
+        call.on_end(partial(self._ended, attempt))
         try:
             reply = yield from send(call)
         except BaseException:
-            self._settle(attempt, self._amounts(1, 0, 0))
+            self._failed(attempt, call.record)
             raise
         attempt.number = call.record.attempts
         if reply.status >= 400:
-            self._settle(attempt, self._amounts(1, 0, 0))
-        else:
-            call.on_end(partial(self._ended, attempt))
+            self._failed(attempt, call.record)
         return reply
 
     def _take(self, call: Call, slot: Slot, wanted: tuple[Charge, ...]) -> Any:
@@ -190,7 +193,8 @@ class LimitsLayer:
         body = call.body.raw
         estimates = self._of(model)
         tokens = estimates.tokens(body) if "tokens" in self._units else None
-        amounts = self._amounts(1, tokens, estimates.micro_usd)
+        # Something, so that a budget which is spent already refuses also whom it knows nothing of.
+        amounts = self._amounts(1, tokens, max(1, estimates.micro_usd))
         attempt = _Attempt(Reserved((), 0.0), names, model, 0 if body is None else len(body))
         return attempt, charges(self._rules, names, amounts)
 
@@ -206,19 +210,30 @@ class LimitsLayer:
     def _amounts(requests: int, tokens: int | None, usd: int | None) -> dict[Unit, int | None]:
         return {"requests": requests, "tokens": tokens, "usd": usd}
 
+    def _failed(self, attempt: _Attempt, record: CallRecord) -> None:
+        """There is no answer, but one that was none may be on the bill."""
+        attempt.is_over = True
+        billed = record.cost_usd is not None and record.cost_usd > attempt.spent
+        tokens, usd = 0, round(self._usd_of(attempt, record) * MICRO_USD)
+        if billed:
+            tokens = real_tokens(record, self._cached_weight) or 0
+            self._of(attempt.model).learn(record, attempt.size, usd)
+        self._settle(attempt, self._amounts(1, tokens, usd))
+
     def _ended(self, attempt: _Attempt, record: CallRecord) -> None:
+        if attempt.is_over:
+            return
         if record.attempts != attempt.number:
             self._under_way.discard(id(attempt))
             return  # it was made again; what it took nobody said, so what was reserved stands
-        cost = self._cost_of(record)
-        usd = None if cost is None else round(cost * MICRO_USD)
+        usd = None if record.cost_usd is None else round(self._usd_of(attempt, record) * MICRO_USD)
         self._of(attempt.model).learn(record, attempt.size, usd)
         self._settle(attempt, self._amounts(1, real_tokens(record, self._cached_weight), usd))
 
     @staticmethod
-    def _cost_of(record: CallRecord) -> float | None:
-        cost: float | None = getattr(record, "cost_usd", None)
-        return cost
+    def _usd_of(attempt: _Attempt, record: CallRecord) -> float:
+        """What this attempt has cost, of what all of the call's have; 0 where nobody knows."""
+        return max(0.0, (record.cost_usd or 0.0) - attempt.spent)
 
     def _settle(self, attempt: _Attempt, amounts: dict[Unit, int | None]) -> None:
         self._under_way.discard(id(attempt))

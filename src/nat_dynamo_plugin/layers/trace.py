@@ -90,7 +90,8 @@ class RequestIdLayer:
         record = call.record
         known = record.request_ids
         if not known:
-            record.request_ids = (new_request_id(),)
+            # There may be one of `headers.add` or of a layer of the user's, which stand below `TraceLayer`.
+            record.request_ids = (call.headers.get(REQUEST_ID) or new_request_id(),)
         elif record.attempts:
             record.request_ids = (*known, f"{known[0]}-{len(known) + 1}")
         call.headers.put(REQUEST_ID, record.request_ids[-1].encode("latin-1"))

@@ -88,7 +88,9 @@ class _Model:
         if record.failed:
             self.errors[record.kind or record.failure or ""] += 1
         if record.cache is not None:
-            return  # nobody has computed these tokens now, and no server took this time
+            # Nobody has computed these tokens now, and no server took this time.
+            self.sums["saved_usd"] += record.saved_usd or 0.0
+            return
         if record.worker_id is not None:
             self._of_worker(str(record.worker_id), record.call_index == 0)
         sums = self.sums

@@ -47,6 +47,8 @@ class PromptCounts:
             counts = self._counts.setdefault((model, version), Counter())
         counts["calls"] += 1
         counts["errors"] += record.failed
+        if record.cache is not None:
+            return  # no engine has seen these tokens
         counts["prompt_tokens"] += record.prompt_tokens or 0
         counts["cached_tokens"] += record.cached_tokens or 0
 

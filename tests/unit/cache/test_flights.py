@@ -198,3 +198,20 @@ async def test_it_can_be_left_out(model: Model, upstream: Upstream) -> None:
         await asyncio.gather(*asked)
         await post(clients, body())
     assert len(upstream.asked) == 5
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_whoever_waits_has_its_own_time(model: Model, upstream: Upstream, blocking: bool) -> None:
+    upstream.go.clear()
+    async with model.clients() as leading, model.clients(deadlines={"call": 0.2}) as hurried:
+        leader = asyncio.create_task(post(leading, body()))
+        await until(lambda: len(upstream.asked) == 1)
+        with pytest.raises(httpx.TimeoutException):
+            if blocking:
+                await asyncio.to_thread(hurried.sync.post, f"{hurried.base_url}/chat/completions", json=body())
+            else:
+                await post(hurried, body())
+        assert shared(model) == 1 and len(upstream.asked) == 1
+        assert model.records[-1].error_type == "deadline"
+        upstream.go.set()
+        assert (await leader).status_code == 200

@@ -100,6 +100,15 @@ def test_a_reply_is_left_although_the_time_is_over(drive: Any, scripted: Any) ->
     assert server.closed == [reply] and not server.sent
 
 
+@pytest.mark.parametrize(("outer", "inner"), [(5.0, 100.0), (100.0, 5.0)])
+def test_of_two_the_earlier_counts(drive: Any, scripted: Any, outer: float, inner: float) -> None:
+    clock, server, reply = Clock(), scripted(WELL), Reply.made(503, b"{}")
+    clock.now -= 10.0
+    bounded = Both(DeadlineLayer(outer, clock=clock), DeadlineLayer(inner, clock=clock))
+    late(drive, Both(bounded, Does(Close(reply))), server)
+    assert server.closed == [reply] and not server.sent
+
+
 @pytest.mark.parametrize("queue", ["gate", "slots"])
 def test_a_wait_in_a_queue_is_cut(drive: Any, scripted: Any, queue: str) -> None:
     if queue == "gate":

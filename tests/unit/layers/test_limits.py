@@ -83,14 +83,16 @@ def test_a_spent_budget_is_not_waited_for(drive: Any, scripted: Any) -> None:
     budget = Rule("usd", 0.01, 86400)
     limits, ledger = layer(budget)
     call = drive.call()
-    limits._cost_of = lambda record: 0.02  # type: ignore[method-assign]
     drive(limits, scripted(WELL), call)
+    call.record.cost_usd = 0.02
     call.finish()
     assert count(ledger, budget) == 20_000
     server, call = scripted(WELL), drive.call()
     reply = drive(limits, server, call)
     assert reply.status == 429 and not server.sent and not drive.slept
     assert json.loads(reply.content)["error"]["type"] == "insufficient_quota"
+    anew = LimitsLayer((budget,), ledger, "http://server")  # which has seen no answer
+    assert drive(anew, server, drive.call()).status == 429 and not server.sent
 
 
 def test_a_call_waits_for_room_and_says_how_long(drive: Any, scripted: Any, limits_clock: Any) -> None:

@@ -209,3 +209,16 @@ def test_the_caller_gets_the_last_request_id_if_asked_for(drive: Any, scripted: 
     assert done.reply.headers.get("x-request-id") == done.record.request_ids[-1]
     answer = Reply.made(status, json.dumps(ANSWER).encode(), {"x-request-id": "servers"})
     assert ended(drive, scripted, TraceLayer(None), None, answer).reply.headers.get("x-request-id") == "servers"
+
+
+def test_an_id_that_a_layer_has_added_stays(drive: Any, scripted: Any) -> None:
+    class Adds:
+        def flow(self, call: Any, send: Any) -> Any:
+            call.headers.put(b"x-request-id", b"mine")
+            return RequestIdLayer().flow(call, lambda call: RequestIdLayer().flow(call, send))
+
+    server, call = scripted(Reply.made(200, b"{}")), drive.call()
+    call.record.attempts = 1
+    drive(Adds(), server, call)
+    assert call.record.request_ids == ("mine", "mine-2")
+    assert server.sent[0]["headers"]["x-request-id"] == "mine-2"

@@ -90,7 +90,7 @@ def test_every_field_has_a_row(page: str) -> None:
 def test_every_command_has_a_section(page: str) -> None:
     for name in dynamo.list_commands(click.Context(dynamo)):
         assert page.count(f"\n### `nat dynamo {name}`\n") == 1
-    assert "| `--kv-blocks` | whole number, at least 16 | `8192` | KV blocks of each. |" in page
+    assert "| `--kv-blocks` | whole number, at least 16 |  | KV blocks of each. [default: 8192; vllm: 4096] |" in page
 
 
 @pytest.mark.parametrize(

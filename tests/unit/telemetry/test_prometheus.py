@@ -167,12 +167,17 @@ def test_prompts_are_told_apart_and_not_without_end(registry: CollectorRegistry)
 
 
 def test_an_answer_of_the_cache_is_a_call_and_no_work(registry: CollectorRegistry, record: CallRecord) -> None:
-    record.cache, record.attempts = "exact", 0
+    record.cache, record.attempts, record.saved_usd, record.prompt_version = "exact", 0, 0.25, "v"
     PrometheusExporter(registry)(record)
     value = registry.get_sample_value
     assert value("nat_dynamo_calls_total", {"model": "m", "status": "200"}) == 1
     assert value("nat_dynamo_prompt_tokens_total", {"model": "m"}) == 0
     assert value("nat_dynamo_call_seconds_count", {"model": "m"}) == 0
+    assert value("nat_dynamo_saved_usd_total", {"model": "m"}) == 0.25
+    version = {"model": "m", "prompt_version": "v"}
+    assert value("nat_dynamo_prompt_calls_total", version) == 1
+    assert value("nat_dynamo_prompt_version_prompt_tokens_total", version) == 0
+    assert value("nat_dynamo_prompt_version_cached_tokens_total", version) == 0
 
 
 def test_what_only_grows_is_a_counter(registry: CollectorRegistry) -> None:
