@@ -20,8 +20,8 @@ class ContextConfig(Block):
     NAME: ClassVar = "context"
 
     max_tokens: Annotated[int, number()] = Field(
-        description="Most tokens of a prompt, tools included, as estimated by what answers have shown; leave room for "
-        "the answer in the model's window.",
+        description="Most tokens of a prompt, tools included, by an estimate that learns from answers; leave the answer "
+        "its room in the model's window.",
     )
     keep: Annotated[int, number()] = Field(
         default=4, description="So many turns at the end always stay, 1 or more (default 4)."
@@ -30,8 +30,8 @@ class ContextConfig(Block):
         default=0.5,
         gt=0,
         lt=1,
-        description="Share of max_tokens that a cut leaves at most, above 0 and below 1 (default 0.5). The smaller, the "
-        "rarer are cuts.",
+        description="What a cut leaves at most, as a share of max_tokens, above 0 and below 1 (default 0.5): the less, "
+        "the rarer are cuts.",
     )
     summary: str | None = Field(
         default=None,

@@ -1,8 +1,8 @@
 """Decides how a conversation is shortened, and remembers it. No I/O in here.
 
 A server's cache holds a prompt from its beginning, so each change near there costs the whole rest. A history is
-therefore cut rarely and far, and what was cut stays cut at the same place in all that go on from it. The client sends the
-whole history each time; a cut is found again by a hash of all that stands before its end.
+therefore cut rarely and far, and what was cut stays cut at the same place in all that go on from it. The client sends
+the whole history each time; a cut is found again by a hash of all that stands before its end.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _summarising: ContextVar[bool] = ContextVar("dynamo_summarising", default=False)
 
 
 class Summarise:
-    """Has messages summarised: what a flow yields for it. Gives the text, or `None` if there is none, which is logged."""
+    """Has messages summarised: what a flow yields for it. Gives the text, or `None`, logged, if there is none."""
 
     __slots__ = ("_messages", "_summary")
 
@@ -57,7 +57,8 @@ class Summarise:
         try:
             text = await self._summary(self._decoded())
         except Exception as error:  # whatever a foreign function raises
-            return self._failed(error)
+            self._failed(error)
+            return None
         finally:
             _summarising.reset(token)
         return self._told(lambda: text)
@@ -78,7 +79,8 @@ class Summarise:
             if not isinstance(text, str) or not text.strip():
                 raise TypeError(f"a text is wanted, not {type(text).__name__}, nor an empty one")
         except Exception as error:  # whatever a foreign function raises
-            return self._failed(error)
+            self._failed(error)
+            return None
         return text
 
     def _failed(self, error: Exception) -> None:
@@ -116,11 +118,11 @@ class ContextLayer:
         cut = self._cuts.find(history, owner)
         end = self._cuts.new_end(asked, cut, self._size.tokens)
         if end is not None:
-            wanted = Cut(end)
+            text: str | None = None
             if self._summary is not None:
-                text = yield Summarise(self._summary, wanted.replaced(history, cut))
-                wanted = cut if text is None else Cut(end, text)
-            cut = None if wanted is None else self._cuts.remember(history, owner, wanted)
+                text = yield Summarise(self._summary, Cut(end).replaced(history, cut))
+            if self._summary is None or text is not None:
+                cut = self._cuts.remember(history, owner, Cut(end, text))
         body = call.body.raw or b""
         if cut is not None:
             call.body.raw = body = asked.saying(cut.shorten(history))

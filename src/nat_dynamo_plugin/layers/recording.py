@@ -70,7 +70,9 @@ class RecordingLayer:
 
 
 class ReplayLayer:
-    """Names the recorded answer of a call, found by its conversation. Stands where the recording's layer does, above what shortens one.
+    """Names the recorded answer of a call, found by its conversation.
+
+    Stands above what shortens a conversation, as the recording does.
 
     Args:
         conversations: those of the recording.
