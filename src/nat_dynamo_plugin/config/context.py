@@ -15,13 +15,13 @@ from nat_dynamo_plugin.nearest import hidden
 
 
 class ContextConfig(Block):
-    """Prompts longer than `max_tokens` are cut to `compact_to` of it, whole turns from the front, and stay cut there."""
+    """Prompts longer than `max_tokens` are cut to `compact_to` of it, whole turns first, and stay cut there."""
 
     NAME: ClassVar = "context"
 
     max_tokens: Annotated[int, number()] = Field(
-        description="Most tokens of a prompt, tools included, by an estimate that learns from answers; leave the answer "
-        "its room in the model's window.",
+        description="Most tokens of a prompt, tools included, by an estimate that learns from answers; leave the "
+        "answer its room in the model's window.",
     )
     keep: Annotated[int, number()] = Field(
         default=4, description="So many turns at the end always stay, 1 or more (default 4)."

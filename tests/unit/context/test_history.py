@@ -41,7 +41,10 @@ def test_the_last_turns_are_not_cut() -> None:
 
 
 def test_what_is_no_message_keeps_its_bytes_and_order() -> None:
-    raw = b'{"temperature":1.0, "messages": [ {"role":"user","content":"\\u00e9"} ,{"role":"assistant"}],"seed":12345678901234567890}'
+    raw = (
+        b'{"temperature":1.0, "messages": [ {"role":"user","content":"\\u00e9"} ,{"role":"assistant"}],'
+        b'"seed":12345678901234567890}'
+    )
     found = read(raw)
     assert found is not None
     assert found.saying([found.history.messages[0]]) == (
