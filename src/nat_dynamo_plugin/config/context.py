@@ -15,7 +15,7 @@ from nat_dynamo_plugin.nearest import hidden
 
 
 class ContextConfig(Block):
-    """Prompts longer than `max_tokens` are cut to `compact_to` of it, whole turns first, and stay cut there."""
+    """Of prompts longer than `max_tokens` the oldest turns are left out, and of what goes on from them too."""
 
     NAME: ClassVar = "context"
 
@@ -30,8 +30,8 @@ class ContextConfig(Block):
         default=0.5,
         gt=0,
         lt=1,
-        description="What a cut leaves at most, as a share of max_tokens, above 0 and below 1 (default 0.5): the less, "
-        "the rarer are cuts.",
+        description="What a cut leaves of the turns at most, as a share of the room for them: of max_tokens without "
+        "tools, system messages and the user's first; above 0 and below 1 (default 0.5). The less, the rarer are cuts.",
     )
     summary: str | None = Field(
         default=None,

@@ -64,7 +64,8 @@ class Window:
     Attributes:
         max_tokens: most tokens; a longer one is cut.
         keep: so many turns at the end are never cut, 1 or more.
-        compact_to: share of `max_tokens` (0 to 1) that a cut leaves at most, where `keep` allows it.
+        compact_to: so much (0 to 1) of the room for turns a cut leaves filled at most, where `keep` allows it. The room
+            is what `max_tokens` leaves beside what is always sent: tools, the system's and the first message.
     """
 
     max_tokens: int
@@ -83,12 +84,13 @@ class Window:
         ends = [end for end in history.cuttable(self.keep) if kept[end] < before[end]]
         if not ends:
             return None
-        rest = asked.other_tokens(tokens) + tokens(_said("assistant", NOTICE)) + before[-1]
-        left = {end: rest + kept[end] - before[end] for end in ends}
-        target = self.max_tokens * self.compact_to
-        end = next((end for end in ends if left[end] <= target), ends[-1])
+        always = asked.other_tokens(tokens) + kept[-1] + tokens(_said("assistant", NOTICE))
+        room = (self.max_tokens - always) * self.compact_to
+        # What a cut leaves of the turns; of what stands behind it, the system's messages stay in any case.
+        left = {end: before[-1] - before[end] - (kept[-1] - kept[end]) for end in ends}
+        end = next((end for end in ends if left[end] <= room), ends[-1])
         exchange = next((later for later in ends if later >= end and history.roles[later] == "user"), end)
-        return exchange if left[exchange] >= target / 2 else end
+        return exchange if left[exchange] >= room / 2 else end
 
 
 class Cuts:

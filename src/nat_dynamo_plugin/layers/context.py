@@ -52,7 +52,7 @@ class Summarise:
     async def run_async(self, io: AsyncIO) -> str | None:
         """Ask, awaiting, or in a thread."""
         if not inspect.iscoroutinefunction(self._summary):
-            return await anyio.to_thread.run_sync(self.run, io)
+            return await anyio.to_thread.run_sync(self._told, self._asked)
         token = _summarising.set(True)
         try:
             text = await self._summary(self._decoded())
