@@ -2,8 +2,9 @@
 
 The BFCL tasks of the most calls go one after the other through an embedded Dynamo, three times: whole, trimmed by
 LangChain's `trim_messages` to what just fits, and with `context:`. Tools and system prompt are sent in any case; the
-window is these and a quarter of what the conversation adds to them, by the server's count in the whole run. Each task
-and arm has a KV cache salt of its own, so that nothing is shared between them.
+window is these and a quarter of what the conversation adds to them, by the server's count in the whole run. In each
+task and arm the prompt begins in words of its own, so that nothing cached is shared between them (the simulated engines
+take no notice of a KV cache salt).
 
 Simulated: the engines, and what they say, which is the benchmark's own solution; so accuracy tells whether the agent
 still gets through with what is sent, and not what a model would have made of it. Real: Dynamo's frontend, router and
@@ -29,7 +30,7 @@ from typing import Any
 from langchain_core.messages import AnyMessage, convert_to_openai_messages, trim_messages
 from langchain_openai import ChatOpenAI
 
-from nat_dynamo_bfcl.agent import WAYS_OF_ASKING, BfclAgent, Model
+from nat_dynamo_bfcl.agent import SYSTEM_PROMPT, WAYS_OF_ASKING, BfclAgent, Model
 from nat_dynamo_bfcl.answers import solution
 from nat_dynamo_bfcl.benchmark import Task, check, tasks
 from nat_dynamo_plugin import CallRecord, DynamoModelConfig, DynamoPrefixContext, make_service
@@ -100,9 +101,8 @@ async def answered(dynamo: LocalDynamo, task: Task, name: str, arm: Arm, room: R
     """One task in one way; gives the records of its calls, in order."""
     records: list[CallRecord] = []
     context = {"max_tokens": room.window, "keep": KEEP} if room is not None and name == "context" else None
-    config = DynamoModelConfig(
-        model_name=dynamo.model_name, base_url=dynamo.base_url, context=context, cache_salt=f"{name}.{task.id}"
-    )
+    config = DynamoModelConfig(model_name=dynamo.model_name, base_url=dynamo.base_url, context=context)
+    system = f"{name} {task.id}\n{SYSTEM_PROMPT}"
     service = make_service(
         config,
         api_key="unused",
@@ -122,7 +122,9 @@ async def answered(dynamo: LocalDynamo, task: Task, name: str, arm: Arm, room: R
             max_tokens=1024,
         )
         with DynamoPrefixContext.scope(f"{name}-{task.id}"):
-            result = await BfclAgent(llm, ask="trimmed" if name == "trimmed" else "async").answer(task)
+            result = await BfclAgent(llm, system_prompt=system, ask="trimmed" if name == "trimmed" else "async").answer(
+                task
+            )
     arm.errors += result.error is not None
     arm.right += result.error is None and bool(check(task, result.calls)["valid"])
     arm.records += records
