@@ -49,6 +49,8 @@ class Arm:
     records: list[CallRecord] = field(default_factory=list)
     right: int = 0
     errors: int = 0
+    later: list[int] = field(default_factory=list)
+    """Tokens that were not cached, of each call after a task's first."""
 
     @property
     def prompt(self) -> int:
@@ -128,6 +130,7 @@ async def answered(dynamo: LocalDynamo, task: Task, name: str, arm: Arm, room: R
     arm.errors += result.error is not None
     arm.right += result.error is None and bool(check(task, result.calls)["valid"])
     arm.records += records
+    arm.later += [(record.prompt_tokens or 0) - (record.cached_tokens or 0) for record in records[1:]]
     return records
 
 
@@ -167,12 +170,14 @@ async def run(count: int) -> None:
             for name in ARMS[1:]:
                 await answered(dynamo, task, name, arms[name], room)
     print(f"{platform.machine()}, ai-dynamo {version('ai-dynamo')}, {count} tasks, keep {KEEP}, engines simulated")
-    print("arm      tasks right  calls  prompt tokens a call  cached share  input cost  messages left out a call")
+    print(
+        "arm      tasks right  calls  prompt tokens a call  cached share  computed a later call  input cost  messages left out a call"
+    )
     for name, arm in arms.items():
         calls = len(arm.records)
         print(
             f"{name:8} {arm.right:5d} of {count:<3d} {calls:6d}  {arm.prompt / calls:20.0f}  "
-            f"{arm.cached / arm.prompt:12.3f}  {arm.cost / arms['whole'].cost:10.2f}  "
+            f"{arm.cached / arm.prompt:12.3f}  {sum(arm.later) / len(arm.later):21.0f}  {arm.cost / arms['whole'].cost:10.2f}  "
             f"{sum(record.messages_left_out for record in arm.records) / calls:24.1f}"
             + (f"  ({arm.errors} errors)" if arm.errors else "")
         )
