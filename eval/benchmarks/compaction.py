@@ -9,7 +9,7 @@ take no notice of a KV cache salt).
 Simulated: the engines, and what they say, which is the benchmark's own solution; so accuracy tells whether the agent
 still gets through with what is sent, and not what a model would have made of it. Real: Dynamo's frontend, router and
 prefix matching, the tokens of the prompts, and which of them are cached. The cost is of input tokens alone, a cached
-one at a tenth, in whole-arm units.
+one at a tenth, relative to the whole arm's.
 
     python eval/benchmarks/compaction.py [--tasks N]
 """
@@ -170,17 +170,19 @@ async def run(count: int) -> None:
             for name in ARMS[1:]:
                 await answered(dynamo, task, name, arms[name], room)
     print(f"{platform.machine()}, ai-dynamo {version('ai-dynamo')}, {count} tasks, keep {KEEP}, engines simulated")
-    print(
-        "arm      tasks right  calls  prompt tokens a call  cached share  computed a later call  input cost  messages left out a call"
-    )
+    print("arm      tasks right  calls  prompt  cached share  computed  input cost  left out")
     for name, arm in arms.items():
         calls = len(arm.records)
+        left_out = sum(record.messages_left_out for record in arm.records) / calls
+        errors = f"  ({arm.errors} errors)" if arm.errors else ""
         print(
-            f"{name:8} {arm.right:5d} of {count:<3d} {calls:6d}  {arm.prompt / calls:20.0f}  "
-            f"{arm.cached / arm.prompt:12.3f}  {sum(arm.later) / len(arm.later):21.0f}  {arm.cost / arms['whole'].cost:10.2f}  "
-            f"{sum(record.messages_left_out for record in arm.records) / calls:24.1f}"
-            + (f"  ({arm.errors} errors)" if arm.errors else "")
+            f"{name:8} {arm.right:5d} of {count:<3d} {calls:5d}  {arm.prompt / calls:6.0f}  "
+            f"{arm.cached / arm.prompt:12.3f}  {sum(arm.later) / len(arm.later):8.0f}  "
+            f"{arm.cost / arms['whole'].cost:10.2f}  {left_out:8.1f}{errors}"
         )
+    print(
+        "prompt: tokens a call. computed: tokens not cached, of each call after a task's first. left out: messages a call"
+    )
 
 
 def main() -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block
 from nat_dynamo_plugin.config.values import number
-from nat_dynamo_plugin.context.cuts import Window
-from nat_dynamo_plugin.layers.context import ContextLayer
 from nat_dynamo_plugin.nearest import hidden
+
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.layers.context import ContextLayer
 
 
 class ContextConfig(Block):
@@ -48,6 +49,10 @@ class ContextConfig(Block):
 
     def layer(self) -> ContextLayer:
         """The layer."""
+        # Not before it is needed: NAT imports configs at its start, whatever they are used for.
+        from nat_dynamo_plugin.context.cuts import Window
+        from nat_dynamo_plugin.layers.context import ContextLayer
+
         window = Window(self.max_tokens, self.keep, self.compact_to)
         return ContextLayer(window, None if self.summary is None else _function(self.summary))
 

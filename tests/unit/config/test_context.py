@@ -25,7 +25,7 @@ def test_what_is_not_given_has_its_default() -> None:
 
 def test_the_layer_has_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("nat_dynamo_plugin.config.context.ContextLayer", lambda *given: seen.append(given))
+    monkeypatch.setattr("nat_dynamo_plugin.layers.context.ContextLayer", lambda *given: seen.append(given))
     block = config(max_tokens=8000, keep=2, compact_to=0.25, summary="json:dumps").context
     assert block is not None
     block.layer()
