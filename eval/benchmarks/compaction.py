@@ -181,7 +181,7 @@ async def run(count: int) -> None:
             f"{arm.cost / arms['whole'].cost:10.2f}  {left_out:8.1f}{errors}"
         )
     print(
-        "prompt: tokens a call. computed: tokens not cached, of each call after a task's first. left out: messages a call"
+        "prompt: tokens a call. computed: uncached tokens of each call after a task's first. left out: messages a call"
     )
 
 
