@@ -109,8 +109,9 @@ def test_every_config_is_one(text: str) -> None:
     given = yaml.safe_load(text)
     read = 0
     llms = given.get("llms", {})
-    if "record" in given:  # a part of an LLM
-        llms = {"my_llm": {"_type": "dynamo", "model_name": "m", "base_url": "http://d/v1", **given}}
+    if given.keys() & {"record", "local"}:  # a part of an LLM
+        where = {} if "local" in given else {"model_name": "m", "base_url": "http://d/v1"}
+        llms = {"my_llm": {"_type": "dynamo", **where, **given}}
     for llm in llms.values():
         if llm.get("_type") == "dynamo":
             missing = {} if llm.keys() & {"base_url", "local"} else {"model_name": "m"}

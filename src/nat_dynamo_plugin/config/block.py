@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
-from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+from pydantic_core import (
+    CoreSchema,
+    ErrorDetails,
+    InitErrorDetails,
+    PydanticCustomError,
+    core_schema,
+)
 
 from nat_dynamo_plugin.nearest import hidden, refuse_unknown_fields
 
 Location = tuple[int | str, ...]
+
+_CORE_ERRORS = frozenset(get_args(core_schema.ErrorType))
 
 _being_built: set[type[BaseModel]] = set()
 
@@ -47,7 +55,7 @@ class Discreet(BaseModel):
         except ValidationError as error:
             errors = [
                 InitErrorDetails(
-                    type=one["type"],
+                    type=_kind(one),
                     loc=cls._as_written(one["loc"], data),
                     input=hidden(one["input"], ".".join(map(str, one["loc"]))),
                     ctx=one.get("ctx", {}),
@@ -69,6 +77,14 @@ class Discreet(BaseModel):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, hidden(value, name or "")
+
+
+def _kind(error: ErrorDetails) -> str | PydanticCustomError:
+    """An error's type, to be raised once more; pydantic takes only those by name that are its core's own."""
+    kind = error["type"]
+    if kind in _CORE_ERRORS:
+        return kind
+    return PydanticCustomError(kind, "{message}", {"message": error["msg"]})
 
 
 class Block(Discreet):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from nat_dynamo_plugin.config.admission import AdmissionConfig
 from nat_dynamo_plugin.config.block import Discreet
@@ -25,6 +25,8 @@ from nat_dynamo_plugin.config.trace import TraceConfig
 
 class Blocks(Discreet):
     """What stands around the calls; see each block. A new one is a file with its model, and a field here."""
+
+    model_config = ConfigDict(defer_build=True)
 
     admission: AdmissionConfig = Field(
         default_factory=AdmissionConfig, description="How many questions may be under way (default: all)."

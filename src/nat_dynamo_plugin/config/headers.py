@@ -7,16 +7,17 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block
-from nat_dynamo_plugin.http.banned import Banned
-from nat_dynamo_plugin.http.headers import raw_header
-from nat_dynamo_plugin.layers.header_rules import HeaderRulesLayer, HeaderValue
 from nat_dynamo_plugin.nearest import is_secret, shown
 from nat_dynamo_plugin.secrets import remember
+
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.http.banned import Banned
+    from nat_dynamo_plugin.layers.header_rules import HeaderRulesLayer, HeaderValue
 
 ENV, CALL = "env:", "call:"
 
@@ -92,12 +93,19 @@ class HeadersConfig(Block):
 
     def banned(self) -> Banned | None:
         """What must not leave, if anything."""
-        return Banned(self.ban) if self.ban else None
+        if not self.ban:
+            return None
+        from nat_dynamo_plugin.http.banned import Banned
+
+        return Banned(self.ban)
 
     def layer(self) -> HeaderRulesLayer | None:
         """The layer for the other rules, if there are any. Raises `ValueError` for a variable that is not set."""
         if not (self.add or self.add_response or self.ban_response):
             return None
+        from nat_dynamo_plugin.http.banned import Banned
+        from nat_dynamo_plugin.layers.header_rules import HeaderRulesLayer
+
         return HeaderRulesLayer(
             {name: _value(name, value) for name, value in self.add.items()},
             {name: _value(name, value) for name, value in self.add_response.items()},
@@ -125,6 +133,8 @@ def _check_patterns(patterns: list[str]) -> None:
 
 
 def _check_value(name: str, value: str) -> None:
+    from nat_dynamo_plugin.http.headers import raw_header
+
     try:
         raw_header(value)
     except ValueError:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block, Discreet
 from nat_dynamo_plugin.config.values import Seconds, number
-from nat_dynamo_plugin.limits.rules import Part, Rule
+
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.limits.rules import Rule
 
 WINDOWS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 Window = Literal["second", "minute", "hour", "day"]
+Part = Literal["org", "key", "model"]
 
 
 class LimitRule(Discreet):
     """So many requests, tokens or USD in a window of time."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     requests: Annotated[int | None, number(null=True)] = Field(default=None, description="Requests, retries included.")
     tokens: Annotated[int | None, number(null=True)] = Field(
@@ -47,6 +50,8 @@ class LimitRule(Discreet):
     @property
     def rule(self) -> Rule:
         """The rule as it is kept."""
+        from nat_dynamo_plugin.limits.rules import Rule
+
         by = tuple(dict.fromkeys(self.by))
         window = WINDOWS[self.per]
         if self.usd is not None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from nat_dynamo_plugin.config.block import Block
-from nat_dynamo_plugin.layers.call_log import CallLogLayer
 from nat_dynamo_plugin.nearest import shown
-from nat_dynamo_plugin.recording.rows import redactor
+
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.layers.call_log import CallLogLayer
 
 
 class LogConfig(Block):
@@ -42,6 +43,8 @@ class LogConfig(Block):
     @field_validator("redact")
     @classmethod
     def _are_expressions(cls, value: list[str]) -> list[str]:
+        from nat_dynamo_plugin.recording.rows import redactor
+
         redactor(value)
         return value
 
@@ -49,4 +52,7 @@ class LogConfig(Block):
         """The layer, if there is a line to write."""
         if not self.calls:
             return None
+        from nat_dynamo_plugin.layers.call_log import CallLogLayer
+        from nat_dynamo_plugin.recording.rows import redactor
+
         return CallLogLayer(as_json=self.format == "json", content=self.content, redact=redactor(self.redact))

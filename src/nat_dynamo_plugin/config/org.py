@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
 from nat_dynamo_plugin.config.block import Block
-from nat_dynamo_plugin.layers.org import OrgLayer
+
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.layers.org import OrgLayer
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -30,4 +32,6 @@ class OrgConfig(Block):
 
     def layer(self) -> OrgLayer:
         """The layer."""
+        from nat_dynamo_plugin.layers.org import OrgLayer
+
         return OrgLayer(self.header, user=self.nat_user, default=self.default, required=self.required)

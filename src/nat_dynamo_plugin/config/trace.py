@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from nat_dynamo_plugin.config.block import Block
 from nat_dynamo_plugin.config.url import checked_url
-from nat_dynamo_plugin.layers.trace import TraceLayer
+
+if TYPE_CHECKING:
+    from nat_dynamo_plugin.layers.trace import TraceLayer
 
 
 class TraceConfig(Block):
@@ -53,6 +55,8 @@ class TraceConfig(Block):
                 raise ValueError(f"trace.endpoint: {error.name} is not installed; {_INSTALL}") from None
         elif self.endpoint is not None:
             raise ValueError(f"trace.endpoint: OpenTelemetry is not installed; {_INSTALL}")
+        from nat_dynamo_plugin.layers.trace import TraceLayer
+
         return TraceLayer(spans, return_request_id=self.return_request_id, content=self.content)
 
 

@@ -205,3 +205,10 @@ def test_a_trial_of_nats_optimizer_changes_what_it_tunes_and_nothing_else(tmp_pa
     assert after.model_copy(update={"prefix_osl": before.prefix_osl, "admission": before.admission}) == before
     assert (after.prefix_osl, after.admission.max_active_prefixes, after.retry.max_retries) == ("LOW", 4, 2)
     assert after.connection.read_timeout == 5
+
+
+@pytest.mark.parametrize("where", [{"prefix_learned": 5}, {"record": {"file": 5}}, {"record": {"file": ["a"]}}])
+def test_a_file_that_is_none_is_an_error_that_names_its_field(where: dict[str, Any]) -> None:
+    """Pydantic's error about paths is none of its core's, and so can not be raised again by its name."""
+    with pytest.raises(ValidationError, match=r"(prefix_learned|record\.file)\n.*path"):
+        DynamoModelConfig(model_name="m", base_url="http://localhost:8000/v1", **where)
