@@ -167,10 +167,9 @@ def make_service(
         RecordLayer(config.model_name, origin if base_url else None, emit_record),
         cost,
         *_labels(config),
-        None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact)),
+        *_conversation(config, replay),
         guards.waiting(config),
         (cache := _cache(config, question, keys, answer_key)),
-        replay,
         question,
         guards.deadline(config),
         learning,
@@ -208,6 +207,12 @@ def _labels(config: DynamoModelConfig) -> Sequence[Layer | None]:
     layers: list[Layer | None] = [None if block is None else block.layer() for block in blocks]
     prompts = PromptVersionLayer() if config.prompt_versions else None
     return [PayloadHeadersLayer(), *layers, prompts, *(layer.make() for layer in config.layers)]
+
+
+def _conversation(config: DynamoModelConfig, replay: ReplayLayer | None) -> Sequence[Layer | None]:
+    """What sees the caller's whole conversation, and below it what shortens that."""
+    recording = None if config.record is None else RecordingLayer(Recorder(config.record.file, config.record.redact))
+    return recording, replay, None if config.context is None else config.context.layer()
 
 
 def _nearest(config: DynamoModelConfig, speaker: Speaker, cost: Layer | None) -> Sequence[Layer | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from nat_dynamo_plugin import guards
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.http.flow import Layer
+from nat_dynamo_plugin.layers.recording import ReplayLayer
+from nat_dynamo_plugin.recording.conversations import Conversations
 from nat_dynamo_plugin.running import running_service, service_of
 from nat_dynamo_plugin.service import make_service
 
@@ -82,6 +86,20 @@ def test_what_is_not_configured_is_not_there(monkeypatch: pytest.MonkeyPatch) ->
         *("RecordLayer", "PayloadHeadersLayer", "QuestionLayer", "DeadlineLayer", "LearningLayer", "AdmissionLayer"),
         *("RefusalLayer", "RetryLayer", "ConcurrencyLayer", "BreakerLayer", "RedirectLayer", "AnswerLayer"),
     ]
+
+
+def test_what_shortens_a_conversation_stands_below_the_recording_and_above_the_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        "nat_dynamo_plugin.service.chained", lambda layers: seen.append([type(layer).__name__ for layer in layers])
+    )
+    replay = ReplayLayer(Conversations([]), lambda number: nullcontext())
+    fields = {"context": {"max_tokens": 1000}, "cache": {}, "record": {"file": tmp_path / "calls.jsonl"}}
+    make_service(config(**fields), replay=replay)
+    at = seen[0].index("RecordingLayer")
+    assert seen[0][at : at + 5] == ["RecordingLayer", "ReplayLayer", "ContextLayer", "CacheLayer", "QuestionLayer"]
 
 
 @pytest.mark.parametrize(

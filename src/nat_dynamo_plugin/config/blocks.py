@@ -9,6 +9,7 @@ from nat_dynamo_plugin.config.block import Discreet
 from nat_dynamo_plugin.config.breaker import BreakerConfig
 from nat_dynamo_plugin.config.cache import CacheConfig
 from nat_dynamo_plugin.config.connection import ConnectionConfig
+from nat_dynamo_plugin.config.context import ContextConfig
 from nat_dynamo_plugin.config.cost import CostConfig
 from nat_dynamo_plugin.config.deadlines import DeadlinesConfig
 from nat_dynamo_plugin.config.headers import HeadersConfig
@@ -70,6 +71,9 @@ class Blocks(Discreet):
     cache: CacheConfig | None = Field(
         default=None,
         description="Give answers again instead of asking the server; {} keeps them in memory (default: off).",
+    )
+    context: ContextConfig | None = Field(
+        default=None, description="How long a conversation may be before its oldest turns are left out (default: any)."
     )
     layers: list[LayerConfig] = Field(
         default_factory=list,

@@ -70,7 +70,9 @@ class RecordingLayer:
 
 
 class ReplayLayer:
-    """Names the recorded answer of a call, found by its conversation. Stands right above the question's layer.
+    """Names the recorded answer of a call, found by its conversation.
+
+    Stands above what shortens a conversation, as the recording does.
 
     Args:
         conversations: those of the recording.
@@ -109,6 +111,5 @@ class ReplayLayer:
             bounded = spliced(raw, {"max_tokens": MAX_TOKENS})
             if bounded is not None and "max_tokens" not in asked:
                 call.body.raw = b"".join(bounded.parts)
-        with self._named(number):
-            flow = send(call)  # where the question's layer speaks
-        return (yield from flow)
+        with self._named(number):  # for the cache and the question's layer, further in
+            return (yield from send(call))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import floor, inf
 from typing import Literal
 
+from nat_dynamo_plugin.plan.prompt_size import PromptSize
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 Unit = Literal["requests", "tokens", "usd"]
@@ -15,17 +16,12 @@ Part = Literal["org", "key", "model"]
 
 MICRO_USD = 1_000_000
 """What counts as 1 in a store of whole numbers is a millionth of a USD."""
-BYTES_PER_TOKEN = 4.0
-"""Before a model has answered: English text in most tokenizers."""
 OUTPUT_TOKENS = 256
 """What an answer is taken for that nobody has bounded, before a model has answered."""
 _MEMORY = 0.1
 """Weight of the newest answer in what is learned."""
 _LEARNED = 5
 """Answers after which an estimate is trusted more than `max_tokens`."""
-
-_MEDIA = re.compile(rb'(?<!\\)"data:[^"\s,]{1,200};base64,[^"]*"')
-_MEDIA_TOKENS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +136,7 @@ class Estimates:
 
     def __init__(self) -> None:
         self._answers = 0
-        self._bytes_per_token = BYTES_PER_TOKEN
+        self._prompt = PromptSize()
         self._output = 0.0
         self._spread = 0.0
         self._usd = 0.0
@@ -149,13 +145,7 @@ class Estimates:
         """The tokens that a call will take, prompt and answer, rather too many than too few."""
         if body is None:
             return OUTPUT_TOKENS
-        text, media = len(body), 0
-        if b";base64," in body:
-            for found in _MEDIA.finditer(body):
-                text -= len(found.group())
-                media += 1
-        prompt = text / self._bytes_per_token + media * _MEDIA_TOKENS
-        return max(1, round(prompt + self._output_tokens(body)))
+        return max(1, round(self._prompt.tokens(body) + self._output_tokens(body)))
 
     def _output_tokens(self, body: bytes) -> float:
         given = _field(body, b"max_tokens", b"max_completion_tokens", b"max_output_tokens")
@@ -178,7 +168,7 @@ class Estimates:
             return
         self._answers += 1
         weight = max(_MEMORY, 1.0 / self._answers)
-        self._bytes_per_token += weight * (max(0.5, size / record.prompt_tokens) - self._bytes_per_token)
+        self._prompt.learn(size, record.prompt_tokens)
         off = record.completion_tokens - self._output
         self._output += weight * off
         self._spread += weight * (abs(off) - self._spread)

@@ -63,6 +63,7 @@ class CallRecord:
         api: `chat_completions`, `completions`, `responses`, `messages` (Anthropic's) or `converse` (Bedrock's).
         streamed: whether the answer came as server-sent events.
         request_model: the model asked for.
+        messages_left_out: messages of the caller's that were not sent, for the conversation is too long (`context:`).
         provider: whose server it is, in the words of OpenTelemetry's `gen_ai.provider.name`.
         origin: the server's scheme, host and port, without user name and password.
         attempts: HTTP requests sent for the call; 1 if it was never retried, 0 if it ended before one was sent.
@@ -135,6 +136,7 @@ class CallRecord:
     api: str = ""
     streamed: bool = False
     request_model: str | None = None
+    messages_left_out: int = 0
     provider: str | None = None
     origin: str | None = None
     attempts: int = 1
