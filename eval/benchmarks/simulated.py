@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -73,6 +73,7 @@ class Worker:
         self.blocks, self.max_seqs = cluster.blocks, cluster.max_num_seqs
         self.active: dict[int, int] = {}
         self.cached: OrderedDict[int, None] = OrderedDict()
+        self.asked: Counter[int] = Counter()
         self.anonymous = 0
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
@@ -87,16 +88,20 @@ class Worker:
                 return count
         return len(blocks)
 
-    def load(self) -> tuple[int, int]:
-        """Prompt tokens still to compute, and blocks in use or asked for."""
-        pending = sum(r.to_prefill for r in self.running) + sum(r.prompt_tokens - r.cached for r in self.waiting)
-        return pending, len(self.active) + self.anonymous + sum(len(r.blocks) for r in self.waiting)
+    def pending(self) -> int:
+        """Prompt tokens still to compute."""
+        return sum(r.to_prefill for r in self.running) + sum(r.prompt_tokens - r.cached for r in self.waiting)
+
+    def potential(self, blocks: list[int]) -> int:
+        """Blocks in use or asked for if these were asked for too, shared ones counted once."""
+        return len(self.asked) + sum(block not in self.asked for block in blocks)
 
     def take(self, request: Request) -> None:
         """A request has come."""
         request.worker = self.number
         request.cached = BLOCK * self.overlap(request.blocks)
         self.waiting.append(request)
+        self.asked.update(request.blocks)
         if not self.busy:
             self.busy = True
             self.clock.at(self.clock.now, self._step)
@@ -206,6 +211,11 @@ class Worker:
         for request in done:
             self.running.remove(request)
             self._finish(request)
+            for block in request.blocks:
+                if self.asked[block] > 1:
+                    self.asked[block] -= 1
+                else:
+                    del self.asked[block]
             request.answered(request)
         if self.running or self.waiting:
             self.clock.at(self.clock.now, self._step)
@@ -230,9 +240,8 @@ class Router:
         request.sent_at = self.clock.now
 
         def cost(worker: Worker) -> tuple[float, int]:
-            pending, used = worker.load()
             missing = request.prompt_tokens - BLOCK * worker.overlap(request.blocks)
-            return (pending + missing) / BLOCK + used + len(request.blocks), worker.number
+            return (worker.pending() + missing) / BLOCK + worker.potential(request.blocks), worker.number
 
         min(self.workers, key=cost).take(request)
 
