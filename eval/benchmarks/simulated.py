@@ -362,4 +362,5 @@ def simulate(workload: Workload, make: Callable[[Clock, Cluster], Policy], speed
     clock.run()
     busy = sum(worker.busy_s for worker in router.workers)
     prefill = sum(worker.prefilled for worker in router.workers) * 0.024 / 1000.0 / speedup
-    return Outcome(latencies, clock.now, tokens[1] / max(1, tokens[0]), prefill / busy if busy else 0.0)
+    done = max(question.arrival_s + latency for question, latency in zip(workload.questions, latencies, strict=True))
+    return Outcome(latencies, done, tokens[1] / max(1, tokens[0]), prefill / busy if busy else 0.0)

@@ -38,7 +38,7 @@ def bfcl(seed: int, count: int = 72, rate: float = 14.0, cluster: Cluster | None
     return Workload(f"bfcl {count}", tuple(questions), cluster or Cluster(2, 2304))
 
 
-def growing(seed: int, rate: float = 14.0, seconds: float = 10.0, cluster: Cluster | None = None) -> Workload:
+def growing(seed: int, rate: float = 24.0, seconds: float = 6.0, cluster: Cluster | None = None) -> Workload:
     """Agents with prompts of their own that grow by 700 tokens a call: 2 to 14 calls, most of them 2."""
     source = random.Random(f"growing-{seed}")
     count = round(rate * seconds)
@@ -60,7 +60,7 @@ def growing(seed: int, rate: float = 14.0, seconds: float = 10.0, cluster: Clust
 
 
 def trace(
-    file: Path, seed: int, count: int = 120, rate: float = 12.0, cluster: Cluster | None = None
+    file: Path, seed: int, count: int = 120, rate: float = 24.0, cluster: Cluster | None = None
 ) -> Workload:
     """Conversations of a trace in Mooncake's form (hashes of KV blocks of 512 tokens), prompts scaled to an eighth.
 
