@@ -15,7 +15,6 @@ import httpx
 from contention_shape import Recorded, Shape
 from nat.builder.context import Context
 
-from nat_dynamo_plugin.admission.limits import LimitWindow
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.question.hints import DynamoHints
@@ -62,7 +61,7 @@ class Replay:
 
     asked: list[dict[str, Any]]
     calls: list[dict[str, Any]]
-    limits: list[LimitWindow] = field(default_factory=list)
+    limits: list[Any] = field(default_factory=list)
 
 
 def arrivals(questions: Sequence[Recorded], *, count: int, rate: float, seed: int) -> list[tuple[float, Recorded]]:

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nat_dynamo_plugin.admission.prompts import Prompt, read_prompt
+from nat_dynamo_plugin.admission.questions import UNKNOWN_PROMPT, Question
 from nat_dynamo_plugin.admission.queue import (
     HEAD_START_S,
     LOOK_AHEAD,
     LOST_S,
     PASSING_S,
-    UNKNOWN_PROMPT,
     AdmissionQueue,
-    Question,
 )
 from nat_dynamo_plugin.admission.working_set import WorkingSet
 from nat_dynamo_plugin.plan.serving import MAX_OVERTAKING_S

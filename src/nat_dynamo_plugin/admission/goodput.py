@@ -1,0 +1,161 @@
+"""Whether it pays to hold questions back: found from what the server says and answers. No I/O, no lock."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nat_dynamo_plugin.admission.costs import CallCosts
+from nat_dynamo_plugin.admission.limits import UnderWay
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+FILL = 0.8
+"""Share of the KV caches that is filled with the prompts of questions under way while the others are held back."""
+LEAST_WASTE = 0.1
+"""Share of the workers' time that goes into computing prompts again, above which holding back is thought of."""
+LEAST_GAIN = 1.1
+"""How many times as many calls a second must be expected of holding back."""
+STILL_WASTE = 0.05
+"""Share of the workers' time that would go into computing prompts again if all were let in, below which they are."""
+STILL_LOST = 0.5
+"""Share of the loss expected without holding back that may still be seen with it, or it is no use."""
+LEAST_CALLS = 16
+"""Answers to go by before anything is decided."""
+FIRST_BACKOFF = 64
+"""Answers for which everything passes after holding back was no use; twice as many each time."""
+
+
+class Decision(NamedTuple):
+    """What was decided, and by what.
+
+    Attributes:
+        at: when, s.
+        holds: whether questions are held back from then on.
+        questions: under way then.
+        tokens: of their prompts.
+        waste: share of the workers' time (0 to 1, or more if the costs are overestimated) that goes, or would go, into
+            computing prompts again.
+        gain: calls a second expected of holding back, as a multiple of those without; not known of the way back.
+    """
+
+    at: float
+    holds: bool
+    questions: int
+    tokens: float
+    waste: float
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    since_calls: int
+    lost_share: float
+
+
+class GoodputLimit:
+    """Lets everything pass unless holding back can be shown to make more calls a second.
+
+    Past the size of the caches, questions evict each other's prompts, and workers compute them again: thrashing, as
+    Denning found it in virtual memory. What that costs is weighed against what holding back costs, which is that
+    workers decode fewer sequences at once and wait while the questions inside are in their tools. Both come out of
+    operational analysis (Denning and Buzen 1978) of a closed system, for which see `CallCosts`: with N questions under
+    way, whose calls take longer the more of them run at once, and Z seconds in tools between them, the calls a second
+    are X(N). Without holding back, each call computes beyond what is new to it also what it has lost; with it, fewer
+    are under way. Questions are held back if
+
+    - those under way take more tokens than all caches hold,
+    - at least `LEAST_WASTE` of the workers' time goes into computing prompts again: what answers show to be lost, or
+      what a least recently used cache will lose of that many tokens, and
+    - X is expected to be `LEAST_GAIN` times as large.
+
+    They are no longer if less than `STILL_WASTE` of the time would be lost by letting them all in, or if prompts are
+    lost as before although few are under way: then something else evicts them, and everything passes for a while,
+    twice as long each time.
+
+    Needs a frontend that says how much its workers hold, and answers that say what was cached and how long they took;
+    without them everything passes.
+    """
+
+    def __init__(self) -> None:
+        self._capacity = 0
+        self._workers = 1
+        self._costs = CallCosts()
+        self._held: _Held | None = None
+        self._calls = 0
+        self._blocked_until = LEAST_CALLS
+        self._backoff = FIRST_BACKOFF
+        self.history: deque[Decision] = deque(maxlen=4096)
+        """The last decisions."""
+
+    @property
+    def room(self) -> float | None:
+        """Tokens that may be under way while questions are held back; `None` while everything passes."""
+        return None if self._held is None else FILL * self._capacity
+
+    def on_capacity(self, tokens: int, workers: int) -> None:
+        """The cluster's KV caches hold this many tokens, of so many workers."""
+        self._capacity, self._workers = tokens, max(1, workers)
+
+    def on_call(self, record: CallRecord, under_way: UnderWay, now: float) -> None:
+        """Learn from a finished call; see `Limiter`."""
+        if not self._costs.add(record, now):
+            return
+        self._calls += 1
+        if not self._capacity or not self._costs.known:
+            return
+        if self._held is None:
+            if self._calls >= self._blocked_until:
+                self._weigh(under_way, now)
+        elif self._calls - self._held.since_calls >= LEAST_CALLS:
+            self._look_back(self._held, under_way, now)
+
+    def _weigh(self, under_way: UnderWay, now: float) -> None:
+        count, tokens = under_way.questions, under_way.tokens
+        if count < 2 or tokens <= self._capacity:
+            return
+        costs = self._costs
+        # Of a cyclic walk over more than it holds an LRU cache would lose all, of a random one the part beyond.
+        beyond = 1.0 - self._capacity / tokens
+        lost = max(costs.lost, beyond * costs.prompt)
+        waste = costs.prefill_share(lost, self._workers)
+        if waste < LEAST_WASTE:
+            return
+        fits = count * FILL * self._capacity / tokens
+        gain = costs.throughput(fits, 0.0, self._workers) / costs.throughput(count, lost, self._workers)
+        if gain >= LEAST_GAIN:
+            self._held = _Held(self._calls, max(beyond, costs.lost_share))
+            self.history.append(Decision(now, True, count, tokens, waste, gain))
+
+    def _look_back(self, held: _Held, under_way: UnderWay, now: float) -> None:
+        costs = self._costs
+        inside, tokens = max(1, under_way.questions), under_way.tokens
+        all_of_them = tokens * (inside + under_way.kept_out) / inside
+        beyond = max(0.0, 1.0 - self._capacity / all_of_them) if all_of_them > 0 else 0.0
+        waste = costs.prefill_share(beyond * costs.held, self._workers)
+        # What was sent before is answered by now, and twice as much since.
+        settled = self._calls - held.since_calls >= max(4 * LEAST_CALLS, 3 * (inside + under_way.kept_out))
+        in_vain = settled and costs.lost_share > STILL_LOST * held.lost_share
+        if in_vain:
+            self._blocked_until = self._calls + self._backoff
+            self._backoff *= 2
+        if in_vain or waste < STILL_WASTE:
+            self._held = None
+            self._blocked_until = max(self._blocked_until, self._calls + LEAST_CALLS)
+            self.history.append(Decision(now, False, inside, tokens, waste))
+
+
+def expected_running(questions: float, tools_s: float, alone_s: float, each_s: float) -> float:
+    """Calls that run at once if so many questions are under way: n (1 + Z / (α + β n)) = N, solved for n.
+
+    Args:
+        questions: N.
+        tools_s: Z, from an answer to the next call, s.
+        alone_s: α, s that a call takes if no other runs.
+        each_s: β, s more for each that runs.
+    """
+    free = alone_s + tools_s - questions * each_s
+    if each_s <= 0.0:
+        return questions * alone_s / (alone_s + tools_s) if alone_s + tools_s > 0 else questions
+    return (-free + math.sqrt(free * free + 4.0 * each_s * questions * alone_s)) / (2.0 * each_s)
