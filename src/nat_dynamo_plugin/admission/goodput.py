@@ -79,8 +79,10 @@ class GoodputLimit:
     """
 
     def __init__(self) -> None:
-        self._capacity = 0
-        self._workers = 1
+        self.capacity = 0
+        """Tokens that the KV caches of all workers hold; 0 for not known."""
+        self.workers = 1
+        """How many there are."""
         self._costs = CallCosts()
         self._held: _Held | None = None
         self._calls = 0
@@ -92,18 +94,18 @@ class GoodputLimit:
     @property
     def room(self) -> float | None:
         """Tokens that may be under way while questions are held back; `None` while everything passes."""
-        return None if self._held is None else FILL * self._capacity
+        return None if self._held is None else FILL * self.capacity
 
     def on_capacity(self, tokens: int, workers: int) -> None:
         """The cluster's KV caches hold this many tokens, of so many workers."""
-        self._capacity, self._workers = tokens, max(1, workers)
+        self.capacity, self.workers = tokens, max(1, workers)
 
     def on_call(self, record: CallRecord, under_way: UnderWay, now: float) -> None:
         """Learn from a finished call; see `Limiter`."""
         if not self._costs.add(record, now):
             return
         self._calls += 1
-        if not self._capacity or not self._costs.known:
+        if not self.capacity or not self._costs.known:
             return
         if self._held is None:
             if self._calls >= self._blocked_until:
@@ -113,17 +115,17 @@ class GoodputLimit:
 
     def _weigh(self, under_way: UnderWay, now: float) -> None:
         count, tokens = under_way.questions, under_way.tokens
-        if count < 2 or tokens <= self._capacity:
+        if count < 2 or tokens <= self.capacity:
             return
         costs = self._costs
         # Of a cyclic walk over more than it holds an LRU cache would lose all, of a random one the part beyond.
-        beyond = 1.0 - self._capacity / tokens
+        beyond = 1.0 - self.capacity / tokens
         lost = max(costs.lost, beyond * costs.prompt)
-        waste = costs.prefill_share(lost, self._workers)
+        waste = costs.prefill_share(lost, self.workers)
         if waste < LEAST_WASTE:
             return
-        fits = count * FILL * self._capacity / tokens
-        gain = costs.throughput(fits, 0.0, self._workers) / costs.throughput(count, lost, self._workers)
+        fits = count * FILL * self.capacity / tokens
+        gain = costs.throughput(fits, 0.0, self.workers) / costs.throughput(count, lost, self.workers)
         if gain >= LEAST_GAIN:
             self._held = _Held(self._calls, max(beyond, costs.lost_share))
             self.history.append(Decision(now, True, count, tokens, waste, gain))
@@ -132,8 +134,8 @@ class GoodputLimit:
         costs = self._costs
         inside, tokens = max(1, under_way.questions), under_way.tokens
         all_of_them = tokens * (inside + under_way.kept_out) / inside
-        beyond = max(0.0, 1.0 - self._capacity / all_of_them) if all_of_them > 0 else 0.0
-        waste = costs.prefill_share(beyond * costs.held, self._workers)
+        beyond = max(0.0, 1.0 - self.capacity / all_of_them) if all_of_them > 0 else 0.0
+        waste = costs.prefill_share(beyond * costs.held, self.workers)
         # What was sent before is answered by now, and twice as much since.
         settled = self._calls - held.since_calls >= max(4 * LEAST_CALLS, 3 * (inside + under_way.kept_out))
         in_vain = settled and costs.lost_share > STILL_LOST * held.lost_share

@@ -7,9 +7,9 @@ import math
 from bisect import bisect_left, insort
 from collections import OrderedDict
 
+from nat_dynamo_plugin.admission.counted import CountedQuestions
 from nat_dynamo_plugin.admission.prompts import Prompt
 from nat_dynamo_plugin.admission.questions import UNKNOWN_PROMPT, Question
-from nat_dynamo_plugin.admission.working_set import WorkingSet
 from nat_dynamo_plugin.plan.serving import MAX_OVERTAKING_S, work_priority
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
@@ -84,10 +84,9 @@ class AdmissionQueue:
         self._waiting: OrderedDict[str, Question] = OrderedDict()  # by when they came
         self._aside: OrderedDict[str, Question] = OrderedDict()  # by when they were last heard of
         self._leaving: dict[str, Question] = {}  # those in that are set aside when their calls have ended
-        self._counted: list[tuple[tuple[float, int], Question]] = []  # those in that take room, by the order
+        self._counted = CountedQuestions()
         # By who is next. Moving the rest of a list is faster than any tree: 40 µs for 100,000 that wait.
         self._line: list[tuple[tuple[float, int], Question]] = []
-        self._set = WorkingSet()
         self._extra: Question | None = None
         self._watching: Question | None = None
         self._count = itertools.count()
@@ -95,7 +94,7 @@ class AdmissionQueue:
     def emptied(self) -> AdmissionQueue:
         """A queue like this one with nobody in it, that knows as much of prompts."""
         queue = AdmissionQueue(self.limit, room=self.room, idle_s=self.idle_s, max_wait_s=self.max_wait_s)
-        queue._set = self._set.emptied()
+        queue._counted.set = self._counted.set.emptied()
         return queue
 
     @property
@@ -106,7 +105,7 @@ class AdmissionQueue:
     @property
     def tokens(self) -> float:
         """Tokens of the prompts of questions that are in, what they share counted once, less the one too many."""
-        return self._set.tokens
+        return self._counted.tokens
 
     @property
     def waiting(self) -> int:
@@ -178,15 +177,8 @@ class AdmissionQueue:
 
     def answered(self, question: Question, record: CallRecord) -> None:
         """Learn from the answer to a call of a question that is in."""
-        if record.prompt_tokens is None or not self._holds(question):
-            return
-        if question.first_tokens is None:
-            question.first_tokens = record.prompt_tokens
-        grown = max(0, record.prompt_tokens + (record.completion_tokens or 0) - question.first_tokens)
-        self._set.learn(question.prompt, question.first_tokens, max(0, grown - question.grown))
-        if question.counted:
-            self._set.grow(grown - question.grown)
-        question.grown = grown
+        if self._holds(question):
+            self._counted.answered(question, record)
 
     def end_call(self, question: Question, now: float) -> None:
         """A call that was let in has been answered or has failed."""
@@ -263,8 +255,7 @@ class AdmissionQueue:
 
     def _first_that_fits(self) -> Question | None:
         """Who goes in next within the bounds; `None` if nobody may."""
-        counted = len(self._in) - (self._extra is not None) - len(self._leaving)
-        held, room = self._set, self.room
+        counted, held, room = len(self._counted), self._counted.set, self.room
         if self.limit is not None and counted >= self.limit:
             return None
         if room is not None and counted and held.tokens >= room:
@@ -284,7 +275,7 @@ class AdmissionQueue:
 
     def _front(self) -> list[Question]:
         """The first ones, those before the others that share most of their prompts with who is in."""
-        held = self._set
+        held = self._counted.set
         ranked = []
         for (due, number), question in self._line[:LOOK_AHEAD]:
             size = question.prompt.size
@@ -299,7 +290,7 @@ class AdmissionQueue:
         question.heard = now
         self._in[question.prefix_id] = question
         if question is not self._extra:
-            self._count_in(question)
+            self._counted.add(question)
         # Whoever is gone without a word (its event loop was closed) ends no call.
         question.calls -= sum(not wake() for wake in question.wake)
         question.wake.clear()
@@ -316,33 +307,21 @@ class AdmissionQueue:
         self._leaving.pop(question.prefix_id, None)
         if question is self._extra:
             self._extra = None
-        if question.counted:
-            del self._counted[bisect_left(self._counted, (question.order,))]
-            self._count_out(question)
+        self._counted.remove(question)
 
     def _enqueue(self, question: Question) -> None:
         question.admitted = False
         self._waiting[question.prefix_id] = question
         insort(self._line, (question.order, question))
 
-    def _count_in(self, question: Question) -> None:
-        question.counted = True
-        self._set.add(question.prompt, question.grown)
-        insort(self._counted, (question.order, question))
-
-    def _count_out(self, question: Question) -> None:
-        question.counted = False
-        self._set.remove(question.prompt, question.grown)
-
     def _set_aside(self) -> None:
         """See that those whose tokens are counted have room, but for one."""
         if self.room is None:
             while self._leaving:
-                self._count_in(self._leaving.popitem()[1])
+                self._counted.add(self._leaving.popitem()[1])
             return
-        while self._set.tokens > self.room and len(self._counted) > 1:
-            _, question = self._counted.pop()
-            self._count_out(question)
+        while self._counted.tokens > self.room and len(self._counted) > 1:
+            question = self._counted.pop_last()
             if question.calls:
                 self._leaving[question.prefix_id] = question
             else:
