@@ -145,9 +145,13 @@ async def _replay(bench: Bench, load: Workload, url: str, model: str, repetition
                 scopes.enter_context(DynamoHints.scope(kind=question.kind))
                 try:
                     for index, call in enumerate(question.calls):
-                        body = f'{{"model":"{model}","max_tokens":{call.output_tokens},"prompt":[{texts[number][index]}]}}'
+                        body = (
+                            f'{{"model":"{model}","max_tokens":{call.output_tokens},"prompt":[{texts[number][index]}]}}'
+                        )
                         reply = await client.post(
-                            f"{url}/completions", content=body.encode(), headers=_headers(bench, question, number, index)
+                            f"{url}/completions",
+                            content=body.encode(),
+                            headers=_headers(bench, question, number, index),
                         )
                         reply.raise_for_status()
                         if index + 1 < len(question.calls):

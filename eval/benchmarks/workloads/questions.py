@@ -83,7 +83,10 @@ class Workload:
 
 def prompts(question: Question, instance: str) -> list[str]:
     """The token ids of each call's prompt, as the inside of a JSON list; `instance` makes what is not shared its own."""
-    head = [_stream("/".join(name for name, _ in question.head[: n + 1]), tokens) for n, (_, tokens) in enumerate(question.head)]
+    head = [
+        _stream("/".join(name for name, _ in question.head[: n + 1]), tokens)
+        for n, (_, tokens) in enumerate(question.head)
+    ]
     own = _tokens(random.Random(f"own-{instance}"), question.calls[-1].prompt_tokens - question.head_tokens)
     known = question.head_tokens
     return [",".join((*head, *own[: max(1, call.prompt_tokens - known)])) for call in question.calls]

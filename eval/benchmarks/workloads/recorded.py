@@ -59,16 +59,16 @@ def growing(seed: int, rate: float = 24.0, seconds: float = 6.0, cluster: Cluste
     return Workload("growing", tuple(questions), cluster or Cluster(2, 4096, 16))
 
 
-def trace(
-    file: Path, seed: int, count: int = 120, rate: float = 24.0, cluster: Cluster | None = None
-) -> Workload:
+def trace(file: Path, seed: int, count: int = 120, rate: float = 24.0, cluster: Cluster | None = None) -> Workload:
     """Conversations of a trace in Mooncake's form (hashes of KV blocks of 512 tokens), prompts scaled to an eighth.
 
     Raises:
         OSError: there is no such file.
     """
     # What is no conversation, or was cut in between, tells admission nothing.
-    conversations = [rows for rows in _conversations(file) if len(rows) > 1 and all(a[0] <= b[0] for a, b in pairwise(rows))]
+    conversations = [
+        rows for rows in _conversations(file) if len(rows) > 1 and all(a[0] <= b[0] for a, b in pairwise(rows))
+    ]
     source = random.Random(f"trace-{seed}")
     chosen = source.sample(conversations, count)
     times = sorted(source.uniform(0, count / rate) for _ in chosen)

@@ -129,7 +129,7 @@ class CallCosts:
 
     def prefill_share(self, tokens: float, workers: int) -> float:
         """Share of the workers' time that computing so many prompt tokens a call takes."""
-        return tokens * self._prefill_s * self._sums.calls / self._sums.passed / workers
+        return tokens * self._prefill(workers) * self._sums.calls / self._sums.passed / workers
 
     def throughput(self, questions: float, lost: float, workers: int) -> float:
         """Calls a second to expect.
@@ -142,7 +142,7 @@ class CallCosts:
         sums = self._sums
         calls = sums.calls
         computed, output, took = sums.computed / calls, sums.output / calls, sums.took / calls
-        prefill, decode = self._prefill_s, self._decode_s
+        prefill, decode = self._prefill(workers), self._decode_s
         running = max(0.1, sums.took / sums.passed)
         waited = took - computed * prefill - output * decode
         decode_each = max(0.0, (waited * workers / running - computed * prefill) / max(1.0, output))
@@ -150,7 +150,12 @@ class CallCosts:
         alone = needed + output * decode
         each = (needed + output * decode_each) / workers
         tools = sums.gaps / sums.gap if sums.gap > 0.5 else 0.0
-        return _running(questions, tools, alone, each) / (alone + each * _running(questions, tools, alone, each))
+        expected = _running(questions, tools, alone, each)
+        return expected / (alone + each * expected)
+
+    def _prefill(self, workers: int) -> float:
+        """Seconds that computing a prompt token takes: no more than if workers had done nothing else."""
+        return min(self._prefill_s, workers * self._sums.passed / max(1.0, self._sums.computed))
 
 
 def _running(questions: float, tools_s: float, alone_s: float, each_s: float) -> float:

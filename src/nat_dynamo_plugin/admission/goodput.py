@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +18,8 @@ LEAST_GAIN = 1.1
 """How many times as many calls a second must be expected of holding back."""
 STILL_WASTE = 0.05
 """Share of the workers' time that would go into computing prompts again if all were let in, below which they are."""
+STILL_GAIN = 0.8
+"""How many times as many calls a second must still be expected of it, or it is no use."""
 STILL_LOST = 0.5
 """Share of the loss expected without holding back that may still be seen with it, or it is no use."""
 LEAST_CALLS = 16
@@ -70,9 +71,10 @@ class GoodputLimit:
       what a least recently used cache will lose of that many tokens, and
     - X is expected to be `LEAST_GAIN` times as large.
 
-    They are no longer if less than `STILL_WASTE` of the time would be lost by letting them all in, or if prompts are
-    lost as before although few are under way: then something else evicts them, and everything passes for a while,
-    twice as long each time.
+    They are no longer if less than `STILL_WASTE` of the time would be lost by letting them all in. They are no longer
+    either if that has turned out to be in vain: prompts are lost as before although few are under way, so something
+    else evicts them, or from what is known by now, such as how long tools really take, fewer than `STILL_GAIN` times as
+    many calls a second are expected of it. Then everything passes for a while, twice as long each time.
 
     Needs a frontend that says how much its workers hold, and answers that say what was cached and how long they took;
     without them everything passes.
@@ -136,9 +138,7 @@ class GoodputLimit:
         all_of_them = tokens * (inside + under_way.kept_out) / inside
         beyond = max(0.0, 1.0 - self.capacity / all_of_them) if all_of_them > 0 else 0.0
         waste = costs.prefill_share(beyond * costs.held, self.workers)
-        # What was sent before is answered by now, and twice as much since.
-        settled = self._calls - held.since_calls >= max(4 * LEAST_CALLS, 3 * (inside + under_way.kept_out))
-        in_vain = settled and costs.lost_share > STILL_LOST * held.lost_share
+        in_vain = self._in_vain(held, inside, under_way.kept_out, beyond)
         if in_vain:
             self._blocked_until = self._calls + self._backoff
             self._backoff *= 2
@@ -147,17 +147,12 @@ class GoodputLimit:
             self._blocked_until = max(self._blocked_until, self._calls + LEAST_CALLS)
             self.history.append(Decision(now, False, inside, tokens, waste))
 
-
-def expected_running(questions: float, tools_s: float, alone_s: float, each_s: float) -> float:
-    """Calls that run at once if so many questions are under way: n (1 + Z / (α + β n)) = N, solved for n.
-
-    Args:
-        questions: N.
-        tools_s: Z, from an answer to the next call, s.
-        alone_s: α, s that a call takes if no other runs.
-        each_s: β, s more for each that runs.
-    """
-    free = alone_s + tools_s - questions * each_s
-    if each_s <= 0.0:
-        return questions * alone_s / (alone_s + tools_s) if alone_s + tools_s > 0 else questions
-    return (-free + math.sqrt(free * free + 4.0 * each_s * questions * alone_s)) / (2.0 * each_s)
+    def _in_vain(self, held: _Held, inside: int, outside: int, beyond: float) -> bool:
+        costs, since = self._costs, self._calls - held.since_calls
+        # What was sent before is answered by now, and twice as much since.
+        if since >= max(4 * LEAST_CALLS, 3 * (inside + outside)) and costs.lost_share > STILL_LOST * held.lost_share:
+            return True
+        if since < 2 * LEAST_CALLS:
+            return False
+        with_all = costs.throughput(inside + outside, max(costs.lost, beyond * costs.prompt), self.workers)
+        return costs.throughput(inside, costs.lost, self.workers) < STILL_GAIN * with_all
