@@ -1,10 +1,10 @@
 """Clients on busy clusters, over a family of workloads: who is held back, by whom, and what that is worth.
 
-The frontend, its router and the cache reuse are Dynamo's own; engine times are simulated (`dynamo.mocker`). Each run has a
-fresh cluster; arms take turns in shuffled order. What is compared is a question's latency, arrival to last answer. An
+The frontend, its router and the cache reuse are Dynamo's own; engine times are simulated (`dynamo.mocker`). Each run has
+a fresh cluster; arms take turns in shuffled order. What is compared is a question's latency, arrival to last answer. An
 interval is Student's t of the log ratios to the plain client, paired by repetition.
 
-    python eval/benchmarks/admission.py [--workload bfcl growing trace 3 17 ...] [--arm plain auto ...] [--repetitions 3]
+    python eval/benchmarks/admission.py [--workload bfcl growing 63 ...] [--arm plain auto ...] [--repetitions 3]
 
 A number is a workload of the family (`workloads/family.py`); `--aside N` takes the first N of those that were set
 aside. Runs are appended to `--output`, a file of JSON lines, so that a table may be made of several sittings
@@ -47,7 +47,7 @@ from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
 TRACE = Path("eval/results/mooncake-synthetic.jsonl")
-"""The synthetic trace of Mooncake's FAST 2025 release (kvcache-ai/Mooncake, Apache-2.0), which is not in this repository."""
+"""The synthetic trace of Mooncake's FAST 2025 release (kvcache-ai/Mooncake, Apache-2.0); not in this repository."""
 THUNDERAGENT = """
 request_classifier:
   type: thunderagent
@@ -248,7 +248,8 @@ def main() -> None:
         # Whole repetitions one after the other, so that what is cut off is whole too.
         jobs.sort(key=lambda job: (job[2], random.Random(f"{job}").random()))
         console.print(
-            f"{platform.platform()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; ai-dynamo {version('ai-dynamo')}"
+            f"{platform.platform()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; "
+            f"ai-dynamo {version('ai-dynamo')}"
         )
         begun = time.monotonic()
         for name, arm, repetition in jobs:

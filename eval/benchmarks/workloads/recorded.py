@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from contention_shape import Shape
+
 from workloads.questions import Call, Cluster, Question, Workload
 
 _TRACE_SCALE = 1 / 8
@@ -82,7 +83,7 @@ def trace(file: Path, seed: int, count: int = 120, rate: float = 24.0, cluster: 
 
 
 def _conversations(file: Path) -> list[list[tuple[int, int]]]:
-    """Prompt and output tokens of each conversation's calls: a request continues the one whose blocks it begins with."""
+    """Tokens of each conversation's prompts and answers: a request continues the one whose blocks it begins with."""
     ends: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     with file.open(encoding="utf-8") as lines:
         for line in lines:

@@ -96,7 +96,6 @@ def test_holds_back_where_prompts_are_computed_again_and_again() -> None:
     assert decision.waste > 0.1
 
 
-
 def test_lets_everything_pass_again_when_all_fit() -> None:
     limit = told()
     server = Server(limit)
