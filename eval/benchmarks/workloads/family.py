@@ -17,8 +17,8 @@ logarithm); times are those of an engine at `SPEEDUP`:
 | KV caches: the working set of all questions, in caches | .5 | 4, log |
 
 Where prompts are computed again decides little in most of these, as decoding or tools take the time. Those of even
-numbers are therefore drawn where it can: first prompts from 1,000 tokens, 3 to 50 calls, outputs of 8 to 100 tokens, tools
-up to 1 s, load 1 to 2.5, and a working set of 1.5 to 4 caches.
+numbers are therefore drawn where it can: first prompts from 1,000 tokens, 3 to 50 calls, outputs of 8 to 100 tokens,
+tools up to 1 s, load 1 to 2.5, and a working set of 1.5 to 4 caches.
 """
 
 from __future__ import annotations

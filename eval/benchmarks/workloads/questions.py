@@ -82,7 +82,7 @@ class Workload:
 
 
 def prompts(question: Question, instance: str) -> list[str]:
-    """The token ids of each call's prompt, as the inside of a JSON list; `instance` makes what is not shared its own."""
+    """The token ids of each call's prompt, as the inside of a JSON list; `instance` makes its rest its own."""
     head = [
         _stream("/".join(name for name, _ in question.head[: n + 1]), tokens)
         for n, (_, tokens) in enumerate(question.head)

@@ -45,8 +45,7 @@ class AdmissionQueue:
     its place until it ends or has been idle for `idle_s`, so what is stuck, or waits for one that waits, makes room.
 
     **Setting aside.** Where those that are in come to take more than the room, because it got smaller or they have
-    grown, the last of them by the order below are set aside, whole: their calls in flight go on, their next ones wait.
-    They keep their place in the order. An operating system swaps processes out like that (Denning 1968).
+    grown, the last of them by the order below are set aside, whole: calls in flight go on, next ones wait their turn.
 
     **Order.** Shortest expected work first, with ageing: a question is due at its arrival plus `MAX_OVERTAKING_S` less
     `work_priority(work)`, the formula of the router's queue, so it is never overtaken by one that comes
@@ -133,7 +132,7 @@ class AdmissionQueue:
 
     def knows(self, prefix_id: str) -> bool:
         """Whether a question is under way, waits or is set aside, so that its first prompt is known."""
-        return prefix_id in self._in or prefix_id in self._waiting or prefix_id in self._aside
+        return any(prefix_id in questions for questions in (self._in, self._waiting, self._aside))
 
     def host(self, prefix_id: str, ancestors: tuple[str, ...]) -> str:
         """On whose place a call goes: the first of its question and the questions around it that is in, or was."""
@@ -164,9 +163,8 @@ class AdmissionQueue:
         question = self._waiting.get(prefix_id)
         aside = self._aside.pop(prefix_id, None)
         if aside is not None:
-            question = aside
-            question.since = now
-            self._enqueue(question)
+            aside.since = now
+            self._enqueue(question := aside)
         elif question is None:
             due = now + MAX_OVERTAKING_S - (work_priority(work_tokens) if work_tokens is not None else 0)
             question = Question(prefix_id, prompt, now, (due, next(self._count)))
@@ -321,8 +319,7 @@ class AdmissionQueue:
                 self._counted.add(self._leaving.popitem()[1])
             return
         while self._counted.tokens > self.room and len(self._counted) > 1:
-            question = self._counted.pop_last()
-            if question.calls:
+            if (question := self._counted.pop_last()).calls:
                 self._leaving[question.prefix_id] = question
             else:
                 self._put_aside(question)
