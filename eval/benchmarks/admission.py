@@ -1,8 +1,8 @@
 """Clients on busy clusters, over a family of workloads: who is held back, by whom, and what that is worth.
 
 The frontend, its router and the cache reuse are Dynamo's own; engine times are simulated (`dynamo.mocker`). Each run
-has a fresh cluster; arms take turns in shuffled order. What is compared is a question's latency, arrival to last answer.
-An interval is Student's t of the log ratios to the plain client, paired by repetition.
+has a fresh cluster; arms take turns in shuffled order. What is compared is a question's latency, arrival to last
+answer. An interval is Student's t of the log ratios to the plain client, paired by repetition.
 
     python eval/benchmarks/admission.py [--workload bfcl growing 63 ...] [--arm plain auto ...] [--repetitions 3]
 
