@@ -15,7 +15,6 @@ import httpx
 from contention_shape import Recorded, Shape
 from nat.builder.context import Context
 
-from nat_dynamo_plugin.admission.limits import LimitWindow
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.learning.learner import WorkLearner
 from nat_dynamo_plugin.question.hints import DynamoHints
@@ -62,7 +61,7 @@ class Replay:
 
     asked: list[dict[str, Any]]
     calls: list[dict[str, Any]]
-    limits: list[LimitWindow] = field(default_factory=list)
+    limits: list[Any] = field(default_factory=list)
 
 
 def arrivals(questions: Sequence[Recorded], *, count: int, rate: float, seed: int) -> list[tuple[float, Recorded]]:
@@ -97,9 +96,10 @@ def learn(questions: Sequence[Recorded], gap_scale: float, file: Path) -> None:
 
 
 @asynccontextmanager
-async def _client(
+async def client_of(
     arm: Arm, base_url: str, model: str, keep: list[CallRecord]
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
+    """The client of an arm, and the service that reads what is answered to it."""
     # Around a client that is not ours only what reads the answers' telemetry, as in every arm.
     fields = arm.fields if arm.client == "ours" else {"prefix_template": None, "prefix_wire": ["telemetry"]}
     config = DynamoModelConfig(model_name=model, base_url=base_url, max_retries=0, connect_timeout=30.0, **fields)
@@ -147,7 +147,7 @@ async def replay(
     prompts = [shape.prompts(question, f"{label}-{number}") for number, (_, question) in enumerate(plan)]
     records: list[CallRecord] = []
     asked = [Asked(question.id, len(question.calls), at) for at, question in plan]
-    async with _client(arm, base_url, model, records) as (client, service):
+    async with client_of(arm, base_url, model, records) as (client, service):
         if started_at is not None:
             await asyncio.sleep(max(0.0, started_at - time.time()))
         start = time.perf_counter()

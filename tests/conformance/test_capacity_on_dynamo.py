@@ -13,14 +13,14 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 
 from nat_dynamo_plugin import DynamoModelConfig, DynamoPrefixContext
 from nat_dynamo_plugin.admission.gate import Gate
-from nat_dynamo_plugin.admission.limits import FILL
+from nat_dynamo_plugin.admission.goodput import GoodputLimit
 
 
 @asynccontextmanager
 async def auto_on(**local: Any) -> AsyncIterator[tuple[Any, Gate]]:
     """A LangChain client with `max_active_prefixes: auto` on an embedded Dynamo, and its gate."""
     discover_and_register_plugins(PluginTypes.COMPONENT)
-    llm = DynamoModelConfig(local=local, max_tokens=4, max_active_prefixes="auto")
+    llm = DynamoModelConfig(local=local, max_tokens=8, max_active_prefixes="auto")
     async with WorkflowBuilder() as builder:
         await builder.add_llm("llm", llm)
         chat = await builder.get_llm("llm", wrapper_type=LLMFrameworkEnum.LANGCHAIN)
@@ -28,39 +28,41 @@ async def auto_on(**local: Any) -> AsyncIterator[tuple[Any, Gate]]:
         yield chat, llm.running_service.admission.gate
 
 
+def limit_of(gate: Gate) -> GoodputLimit:
+    assert isinstance(gate._limiter, GoodputLimit)
+    return gate._limiter
+
+
 async def capacity_is_known(gate: Gate) -> None:
     async with asyncio.timeout(60):
-        while gate.room is None:  # noqa: ASYNC110 - another thread
+        while not limit_of(gate).capacity:  # noqa: ASYNC110 - another thread
             await asyncio.sleep(0.01)
 
 
-async def test_auto_begins_with_what_the_frontend_says_its_workers_hold() -> None:
+async def test_auto_knows_what_the_frontend_says_its_workers_hold() -> None:
     async with auto_on(workers=2, kv_blocks=1024, block_size=16) as (chat, gate):
-        assert gate.room is None
         with DynamoPrefixContext.scope("first"):
             await chat.ainvoke("Tell me about caches. " * 200)
             await capacity_is_known(gate)
             # About 4 characters a token.
             assert 500 < gate.tokens < 2500
-        assert gate.room == FILL * 2 * 1024 * 16
-        assert gate.limit is None
+        assert (limit_of(gate).capacity, limit_of(gate).workers) == (2 * 1024 * 16, 2)
+        assert (gate.limit, gate.room) == (None, None), "there is nothing to hold back for"
         assert gate.tokens == 0.0
 
 
-async def test_questions_that_do_not_fit_the_caches_together_wait_for_each_other() -> None:
-    async with auto_on(workers=1, kv_blocks=256, block_size=16) as (chat, gate):
-        with DynamoPrefixContext.scope("before"):
-            await chat.ainvoke("How large are you?")
-        await capacity_is_known(gate)
-        most = 0
+async def test_questions_count_at_their_true_size_and_leave_nothing() -> None:
+    """Whether to hold any back is for the gate, by what answers cost: see `eval/benchmarks/admission.py`."""
+    async with auto_on(workers=1, kv_blocks=512, block_size=16) as (chat, gate):
+        most = 0.0
 
         async def question(number: int) -> None:
             nonlocal most
             with DynamoPrefixContext.scope(f"q{number}"):
                 for _ in range(3):
-                    await chat.ainvoke(f"{number} " * 1200)
-                    most = max(most, gate.under_way)
+                    await chat.ainvoke(f"{number} " * 800)
+                    most = max(most, gate.tokens)
 
-        await asyncio.gather(*(question(number) for number in range(10, 18)))
-    assert 1 <= most < 8
-    assert (gate.under_way, gate.waiting) == (0, 0)
+        await asyncio.gather(*(question(number) for number in range(10, 22)))
+    assert most > 512 * 16, "together they are more than the caches hold"
+    assert (gate.under_way, gate.waiting, gate.tokens) == (0, 0, 0.0)

@@ -63,11 +63,12 @@ class CapacityProbe:
 
     Args:
         model: the model's name.
-        told: called with the tokens that the caches of all workers hold, in that thread, whenever there is an answer.
+        told: called with the tokens that the caches of all workers hold, and with how many workers there are, in that
+            thread, whenever there is an answer.
         verify: whether TLS certificates are checked.
     """
 
-    def __init__(self, model: str, told: Callable[[int], None], *, verify: bool = True) -> None:
+    def __init__(self, model: str, told: Callable[[int, int], None], *, verify: bool = True) -> None:
         self._model = model
         self._told = told
         self._verify = verify
@@ -106,24 +107,24 @@ class CapacityProbe:
         root = "The server"
         try:
             root, auth = _frontend(url)
-            tokens = self._tokens(root, auth)
+            tokens, workers = self._capacity(root, auth)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             logger.debug("The KV capacity of %s could not be read: %s", root, error)
-            tokens = 0
+            tokens = workers = 0
         if tokens:
             self._misses = 0
-            self._told(tokens)
+            self._told(tokens, workers)
         else:
             self._misses += 1
             if self._misses == 1:
                 logger.info(
                     "%s does not say how many tokens its KV caches hold, as /metrics and /health of a Dynamo frontend "
-                    "do; max_active_prefixes: auto goes by what answers tell alone",
+                    "do; max_active_prefixes: auto holds nothing back without knowing",
                     root,
                 )
 
-    def _tokens(self, root: str, auth: tuple[str, str] | None) -> int:
-        """Tokens of all workers' caches, 0 if the frontend does not say.
+    def _capacity(self, root: str, auth: tuple[str, str] | None) -> tuple[int, int]:
+        """Tokens of all workers' caches, and workers; 0 if the frontend does not say.
 
         Raises:
             httpx.HTTPError: it can not be reached, or has no such page.
@@ -136,8 +137,9 @@ class CapacityProbe:
             if self._worker_tokens is None:  # a long page, and a worker's cache does not change
                 self._worker_tokens = worker_tokens(client.get("/metrics").raise_for_status().text, self._model)
             if self._worker_tokens is None:
-                return 0
-            return self._worker_tokens * count_workers(client.get("/health").raise_for_status().json())
+                return 0, 0
+            workers = count_workers(client.get("/health").raise_for_status().json())
+            return self._worker_tokens * workers, workers
 
 
 def _frontend(url: str) -> tuple[str, tuple[str, str] | None]:

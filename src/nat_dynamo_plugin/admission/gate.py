@@ -1,7 +1,7 @@
 """The gate: lets questions go or wait, for callers in threads and in any event loop.
 
-A question holds its place from its first call until it ends or has been idle for a while; its calls never wait in
-between. Who goes next is decided in `admission.queue`.
+A question holds its place from its first call until it ends or has been idle for a while, or is set aside. Who goes
+next is decided in `admission.queue`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from math import inf
 from time import monotonic
 from typing import Self
 
-from nat_dynamo_plugin.admission.limits import AdaptiveLimit, Limiter, LimitWindow, UnderWay
+from nat_dynamo_plugin.admission.goodput import Decision, GoodputLimit
+from nat_dynamo_plugin.admission.limits import Limiter, UnderWay
 from nat_dynamo_plugin.admission.prompts import read_prompt
-from nat_dynamo_plugin.admission.queue import IDLE_S, MAX_WAIT_S, UNKNOWN_PROMPT, AdmissionQueue, Question
+from nat_dynamo_plugin.admission.questions import UNKNOWN_PROMPT, Question
+from nat_dynamo_plugin.admission.queue import IDLE_S, MAX_WAIT_S, AdmissionQueue
 from nat_dynamo_plugin.admission.turn import LoopTurn, ThreadTurn, in_loop
 from nat_dynamo_plugin.locks import Lock, after_fork
 from nat_dynamo_plugin.telemetry.record import CallRecord
@@ -60,7 +62,7 @@ class Gate:
         self._limiter = None if isinstance(limit, int) else limit
         self._queue = AdmissionQueue(limit if isinstance(limit, int) else None, idle_s=idle_s, max_wait_s=max_wait_s)
         if self._limiter is not None:
-            self._queue.limit, self._queue.room = self._limiter.limit, self._limiter.room
+            self._queue.room = self._limiter.room
         self._clock = clock
         self._lock = Lock()
         self._warned = False
@@ -79,7 +81,7 @@ class Gate:
 
     @property
     def room(self) -> float | None:
-        """Tokens that their prompts may have; `None` where `limit` bounds them."""
+        """Tokens that their prompts may have; `None` where `limit` bounds them, or nothing does."""
         return self._queue.room
 
     @property
@@ -98,9 +100,9 @@ class Gate:
         return self._queue.waiting
 
     @property
-    def history(self) -> list[LimitWindow]:
-        """What an adaptive limit has done lately; empty for a number."""
-        return list(self._limiter.history) if isinstance(self._limiter, AdaptiveLimit) else []
+    def history(self) -> list[Decision]:
+        """What an adaptive limit has decided lately; empty for a number."""
+        return list(self._limiter.history) if isinstance(self._limiter, GoodputLimit) else []
 
     def change(self, limit: int | None, idle_s: float, max_wait_s: float) -> None:
         """Go by something else from now on; without a number by the limit there is."""
@@ -133,11 +135,11 @@ class Gate:
         """A question is over: the next may come in."""
         self._lock.soon(lambda: self._queue.end(prefix_id, self._clock()))
 
-    def on_capacity(self, tokens: int) -> None:
-        """The cluster's KV caches hold this many tokens."""
+    def on_capacity(self, tokens: int, workers: int) -> None:
+        """The cluster's KV caches hold this many tokens, of so many workers."""
         with self._lock:
             if self._limiter is not None:
-                self._limiter.on_capacity(tokens)
+                self._limiter.on_capacity(tokens, workers)
                 self._follow(self._limiter)
 
     def poll(self) -> float:
@@ -146,9 +148,8 @@ class Gate:
             return self._queue.poll(self._clock())
 
     def _follow(self, limiter: Limiter) -> None:
-        queue = self._queue
-        queue.limit, queue.room = limiter.limit, limiter.room
-        queue.admit(self._clock())
+        self._queue.room = limiter.room
+        self._queue.admit(self._clock())
 
     def _reset(self) -> None:
         # In the child of a fork: the calls that were in flight or waited are the parent's.
@@ -207,7 +208,7 @@ class Gate:
         if record is not None:
             queue.answered(question, record)
             if self._limiter is not None:
-                self._limiter.on_call(record, UnderWay(queue.under_way, queue.tokens, queue.waiting > 0), now)
+                self._limiter.on_call(record, UnderWay(queue.counted, queue.tokens, queue.kept_out), now)
         queue.end_call(question, now)
         if self._limiter is not None:
             self._follow(self._limiter)

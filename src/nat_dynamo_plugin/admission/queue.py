@@ -6,11 +6,10 @@ import itertools
 import math
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from nat_dynamo_plugin.admission.counted import CountedQuestions
 from nat_dynamo_plugin.admission.prompts import Prompt
-from nat_dynamo_plugin.admission.working_set import WorkingSet
+from nat_dynamo_plugin.admission.questions import UNKNOWN_PROMPT, Question
 from nat_dynamo_plugin.plan.serving import MAX_OVERTAKING_S, work_priority
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
@@ -37,37 +36,6 @@ LOST_S = 3600.0
 LOOK_AHEAD = 64
 """Questions at the front of the queue that are looked at when there is room, so that a long queue costs no more."""
 
-UNKNOWN_PROMPT = Prompt()
-"""Of a call whose body can not be read."""
-
-
-@dataclass(slots=True, eq=False)
-class Question:
-    """A question that waits or is under way.
-
-    Attributes:
-        prefix_id: its id.
-        prompt: its first one.
-        since: when it came.
-        calls: how many of its calls wait; once it is in, how many are in flight.
-        admitted: whether its turn has come.
-        heard: when it was last heard of.
-        first_tokens: tokens of its first prompt, once that was answered.
-        wake: one for each call that waits: called when its turn has come, and when it is the one that has waited
-            longest, whose callers look after the time; false if nobody is there to wake.
-        order: who is next: the smallest; when it is due, and a number.
-    """
-
-    prefix_id: str
-    prompt: Prompt
-    since: float
-    order: tuple[float, int]
-    calls: int = 0
-    admitted: bool = False
-    heard: float = 0.0
-    first_tokens: int | None = None
-    wake: list[Callable[[], bool]] = field(default_factory=list)
-
 
 class AdmissionQueue:
     """Who is in, who waits, who is next. It is told the time, and it tells whom to wake.
@@ -75,6 +43,9 @@ class AdmissionQueue:
     **Bounds.** A number bounds the questions under way, also while all of them are inside their tools; `room` bounds
     the tokens of their prompts. A question that is larger than the room goes in when nobody else is. A question keeps
     its place until it ends or has been idle for `idle_s`, so what is stuck, or waits for one that waits, makes room.
+
+    **Setting aside.** Where those that are in come to take more than the room, because it got smaller or they have
+    grown, the last of them by the order below are set aside, whole: calls in flight go on, next ones wait their turn.
 
     **Order.** Shortest expected work first, with ageing: a question is due at its arrival plus `MAX_OVERTAKING_S` less
     `work_priority(work)`, the formula of the router's queue, so it is never overtaken by one that comes
@@ -110,9 +81,11 @@ class AdmissionQueue:
         self._in: OrderedDict[str, Question] = OrderedDict()  # by when they were last heard of
         self._idle: OrderedDict[str, Question] = OrderedDict()  # those of them without a call in flight
         self._waiting: OrderedDict[str, Question] = OrderedDict()  # by when they came
+        self._aside: OrderedDict[str, Question] = OrderedDict()  # by when they were last heard of
+        self._leaving: dict[str, Question] = {}  # those in that are set aside when their calls have ended
+        self._counted = CountedQuestions()
         # By who is next. Moving the rest of a list is faster than any tree: 40 µs for 100,000 that wait.
         self._line: list[tuple[tuple[float, int], Question]] = []
-        self._set = WorkingSet()
         self._extra: Question | None = None
         self._watching: Question | None = None
         self._count = itertools.count()
@@ -120,7 +93,7 @@ class AdmissionQueue:
     def emptied(self) -> AdmissionQueue:
         """A queue like this one with nobody in it, that knows as much of prompts."""
         queue = AdmissionQueue(self.limit, room=self.room, idle_s=self.idle_s, max_wait_s=self.max_wait_s)
-        queue._set = self._set.emptied()
+        queue._counted.set = self._counted.set.emptied()
         return queue
 
     @property
@@ -131,12 +104,22 @@ class AdmissionQueue:
     @property
     def tokens(self) -> float:
         """Tokens of the prompts of questions that are in, what they share counted once, less the one too many."""
-        return self._set.tokens
+        return self._counted.tokens
 
     @property
     def waiting(self) -> int:
         """Questions that wait."""
         return len(self._waiting)
+
+    @property
+    def counted(self) -> int:
+        """Questions that are in and whose tokens are counted."""
+        return len(self._counted)
+
+    @property
+    def kept_out(self) -> int:
+        """Questions that wait, are set aside or are to be."""
+        return len(self._waiting) + len(self._aside) + len(self._leaving)
 
     @property
     def oldest(self) -> Question | None:
@@ -148,14 +131,14 @@ class AdmissionQueue:
         return prefix_id in self._in
 
     def knows(self, prefix_id: str) -> bool:
-        """Whether a question is under way or waits, so that its first prompt is known."""
-        return prefix_id in self._in or prefix_id in self._waiting
+        """Whether a question is under way, waits or is set aside, so that its first prompt is known."""
+        return any(prefix_id in questions for questions in (self._in, self._waiting, self._aside))
 
     def host(self, prefix_id: str, ancestors: tuple[str, ...]) -> str:
-        """On whose place a call goes: the first of its question and the questions around it that is in."""
-        if prefix_id not in self._in:
+        """On whose place a call goes: the first of its question and the questions around it that is in, or was."""
+        if prefix_id not in self._in and prefix_id not in self._aside:
             for outer in ancestors:
-                if outer in self._in:
+                if outer in self._in or outer in self._aside:
                     return outer
         return prefix_id
 
@@ -178,23 +161,22 @@ class AdmissionQueue:
             return question
         self._drop_idle(now)
         question = self._waiting.get(prefix_id)
-        if question is None:
+        aside = self._aside.pop(prefix_id, None)
+        if aside is not None:
+            aside.since = now
+            self._enqueue(question := aside)
+        elif question is None:
             due = now + MAX_OVERTAKING_S - (work_priority(work_tokens) if work_tokens is not None else 0)
             question = Question(prefix_id, prompt, now, (due, next(self._count)))
-            self._waiting[prefix_id] = question
-            insort(self._line, (question.order, question))
+            self._enqueue(question)
         question.calls += 1
         self.admit(now)
         return question
 
     def answered(self, question: Question, record: CallRecord) -> None:
         """Learn from the answer to a call of a question that is in."""
-        if record.prompt_tokens is None or not self._holds(question):
-            return
-        if question.first_tokens is None:
-            question.first_tokens = record.prompt_tokens
-        tokens = record.prompt_tokens + (record.completion_tokens or 0)
-        self._set.learn(question.prompt, question.first_tokens, tokens)
+        if self._holds(question):
+            self._counted.answered(question, record)
 
     def end_call(self, question: Question, now: float) -> None:
         """A call that was let in has been answered or has failed."""
@@ -204,6 +186,8 @@ class AdmissionQueue:
             self._in.move_to_end(question.prefix_id)
             if not question.calls:
                 self._idle[question.prefix_id] = question
+                if self._leaving.pop(question.prefix_id, None) is not None:
+                    self._put_aside(question)
 
     def end(self, prefix_id: str, now: float) -> None:
         """A question is done and gives its place up. Calls that are still in flight no longer count."""
@@ -211,6 +195,7 @@ class AdmissionQueue:
         if question is not None:
             self._remove(question)
             self.admit(now)
+        self._aside.pop(prefix_id, None)
 
     def leave(self, question: Question, now: float) -> None:
         """A waiting call gives up, whether its turn has come by now or not."""
@@ -231,7 +216,8 @@ class AdmissionQueue:
             self._hand_over_watch()
 
     def admit(self, now: float) -> None:
-        """Let in whoever may go in now."""
+        """Set aside whoever is too many, and let in whoever may go in now."""
+        self._set_aside()
         while self._waiting:
             question = self._first_that_fits()
             if question is None:
@@ -267,8 +253,7 @@ class AdmissionQueue:
 
     def _first_that_fits(self) -> Question | None:
         """Who goes in next within the bounds; `None` if nobody may."""
-        counted = len(self._in) - (self._extra is not None)
-        held, room = self._set, self.room
+        counted, held, room = len(self._counted), self._counted.set, self.room
         if self.limit is not None and counted >= self.limit:
             return None
         if room is not None and counted and held.tokens >= room:
@@ -279,7 +264,7 @@ class AdmissionQueue:
         last = math.inf
         for question in front:
             if question.order[0] <= last:
-                cost = held.cost(question.prompt)
+                cost = held.cost(question.prompt, question.grown)
                 if held.tokens + cost <= room:
                     return question
                 if cost <= room:
@@ -288,7 +273,7 @@ class AdmissionQueue:
 
     def _front(self) -> list[Question]:
         """The first ones, those before the others that share most of their prompts with who is in."""
-        held = self._set
+        held = self._counted.set
         ranked = []
         for (due, number), question in self._line[:LOOK_AHEAD]:
             size = question.prompt.size
@@ -303,7 +288,7 @@ class AdmissionQueue:
         question.heard = now
         self._in[question.prefix_id] = question
         if question is not self._extra:
-            self._set.add(question.prompt)
+            self._counted.add(question)
         # Whoever is gone without a word (its event loop was closed) ends no call.
         question.calls -= sum(not wake() for wake in question.wake)
         question.wake.clear()
@@ -317,10 +302,31 @@ class AdmissionQueue:
     def _remove(self, question: Question) -> None:
         del self._in[question.prefix_id]
         self._idle.pop(question.prefix_id, None)
+        self._leaving.pop(question.prefix_id, None)
         if question is self._extra:
             self._extra = None
-        else:
-            self._set.remove(question.prompt)
+        self._counted.remove(question)
+
+    def _enqueue(self, question: Question) -> None:
+        question.admitted = False
+        self._waiting[question.prefix_id] = question
+        insort(self._line, (question.order, question))
+
+    def _set_aside(self) -> None:
+        """See that those whose tokens are counted have room, but for one."""
+        if self.room is None:
+            while self._leaving:
+                self._counted.add(self._leaving.popitem()[1])
+            return
+        while self._counted.tokens > self.room and len(self._counted) > 1:
+            if (question := self._counted.pop_last()).calls:
+                self._leaving[question.prefix_id] = question
+            else:
+                self._put_aside(question)
+
+    def _put_aside(self, question: Question) -> None:
+        self._remove(question)
+        self._aside[question.prefix_id] = question
 
     def _drop_idle(self, now: float) -> None:
         for places, after_s in ((self._idle, self.idle_s), (self._in, self._lost_s)):
@@ -329,6 +335,8 @@ class AdmissionQueue:
                 if now - question.heard < after_s:
                     break
                 self._remove(question)
+        while self._aside and now - next(iter(self._aside.values())).heard >= self.idle_s:
+            self._aside.popitem(last=False)
 
     def _hand_over_watch(self) -> None:
         """See that somebody looks after the time: the callers of the one that has waited longest."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from nat_dynamo_plugin.admission.gate import Gate
-from nat_dynamo_plugin.admission.limits import AdaptiveLimit
+from nat_dynamo_plugin.admission.goodput import GoodputLimit
 from nat_dynamo_plugin.admission.queue import IDLE_S, MAX_WAIT_S
 from nat_dynamo_plugin.locks import Lock
 
@@ -18,7 +18,8 @@ class GateSettings(NamedTuple):
     """What a gate goes by.
 
     Attributes:
-        limit: questions under way at once, 1 or more; `auto` for as many as the KV caches hold the prompts of.
+        limit: questions under way at once, 1 or more; `auto` for as many as the KV caches hold the prompts of,
+            where that pays.
         idle_s: see `IDLE_S`.
         max_wait_s: see `MAX_WAIT_S`.
     """
@@ -51,7 +52,7 @@ class SharedGates:
         with self._lock:
             gate = self._gates.get((origin, model))
             if gate is None:
-                bound = AdaptiveLimit() if settings.limit == "auto" else settings.limit
+                bound = GoodputLimit() if settings.limit == "auto" else settings.limit
                 gate = Gate(bound, model=model, idle_s=settings.idle_s, max_wait_s=settings.max_wait_s)
                 self._gates[origin, model] = gate
                 self._settings[gate] = settings

@@ -14,8 +14,9 @@ FIRST_TOKENS_A_BYTE = 0.25
 class WorkingSet:
     """Adds up prompts as a tree, for a KV cache keeps what prompts have in common once.
 
-    Tokens are estimated before a prompt is sent, from its bytes; how many tokens a byte makes, and how much a prompt
-    grows after its question's first call, is learned from answers. What several workers keep counts once.
+    Tokens are estimated before a prompt is sent, from its bytes; how many tokens a byte makes, and how much a question
+    grows from one call to the next, is learned from answers. From then on a question is as large as its last answer
+    said. What several workers keep counts once.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,7 @@ class WorkingSet:
         self._unknown = 0
         self._holders: Counter[int] = Counter()
         self._bytes = 0
+        self._grown = 0
         self._questions = 0
 
     def emptied(self) -> WorkingSet:
@@ -37,28 +39,39 @@ class WorkingSet:
     def tokens(self) -> float:
         """Tokens of all questions in the set."""
         known = self._bytes * self._tokens_a_byte
-        return known + self._unknown * self._usual_first + self._questions * self._growth
+        return known + self._unknown * self._usual_first + self._grown + self._questions * self._growth
 
-    def cost(self, prompt: Prompt) -> float:
-        """Tokens that a question with this first prompt would add; as many as usual if the prompt could not be read."""
+    def cost(self, prompt: Prompt, grown: int = 0) -> float:
+        """Tokens that a question would add.
+
+        Args:
+            prompt: its first one; as many tokens as usual if it could not be read.
+            grown: tokens that it has grown by since then.
+        """
         first = self.missing(prompt) * self._tokens_a_byte if prompt.pieces else self._usual_first
-        return first + self._growth
+        return first + grown + self._growth
 
     def missing(self, prompt: Prompt) -> int:
         """Bytes of the prompt that no question in the set has."""
         holders = self._holders
         return sum(size for key, size in prompt.pieces if key not in holders)
 
-    def add(self, prompt: Prompt) -> None:
-        """A question with this first prompt is under way now."""
+    def add(self, prompt: Prompt, grown: int = 0) -> None:
+        """A question with this first prompt is under way now; `grown`: tokens that it has grown by since then."""
         self._bytes += self.missing(prompt)
         self._holders.update(key for key, _ in prompt.pieces)
         self._questions += 1
+        self._grown += grown
         self._unknown += not prompt.pieces
 
-    def remove(self, prompt: Prompt) -> None:
-        """A question that was added no longer is."""
+    def grow(self, tokens: int) -> None:
+        """A question in the set has so many tokens more."""
+        self._grown += tokens
+
+    def remove(self, prompt: Prompt, grown: int = 0) -> None:
+        """A question that was added, and has grown by so much in all, no longer is."""
         self._questions -= 1
+        self._grown -= grown
         self._unknown -= not prompt.pieces
         for key, size in prompt.pieces:
             if self._holders[key] > 1:
@@ -67,15 +80,15 @@ class WorkingSet:
                 del self._holders[key]
                 self._bytes -= size
 
-    def learn(self, prompt: Prompt, first_tokens: int, tokens: int) -> None:
+    def learn(self, prompt: Prompt, first_tokens: int, growth: int) -> None:
         """A question's call was answered.
 
         Args:
             prompt: the question's first prompt.
             first_tokens: tokens of that prompt.
-            tokens: tokens of this call's prompt and answer.
+            growth: tokens that the question has more than after its call before, 0 or more.
         """
         self._usual_first += GAIN * (first_tokens - self._usual_first)
         if prompt.pieces:
             self._tokens_a_byte += GAIN * (first_tokens / prompt.size - self._tokens_a_byte)
-        self._growth += GAIN * (max(0, tokens - first_tokens) - self._growth)
+        self._growth += GAIN * (growth - self._growth)

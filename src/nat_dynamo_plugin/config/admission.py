@@ -25,7 +25,7 @@ class AdmissionConfig(Block):
     max_active_prefixes: Annotated[int | Auto | None, number(auto=True, null=True)] = Field(
         default=None,
         description="Most questions under way at once, 1 or more; the others wait before their first call, those with "
-        "the least expected work for the shortest time. auto: as many as the cluster's KV caches hold the prompts of; "
+        "the least expected work for the shortest time. auto: as many as the KV caches hold, where that pays; "
         "null (the default): all at once.",
     )
     idle: Seconds = Field(

@@ -58,8 +58,8 @@ class Frontend:
     def __init__(self, server: HTTPServer, root: str = "") -> None:
         self.server = server
         self.root = root
-        self.told: list[int] = []
-        self.probe = CapacityProbe("m", self.told.append)
+        self.told: list[tuple[int, int]] = []
+        self.probe = CapacityProbe("m", lambda tokens, workers: self.told.append((tokens, workers)))
         self.url = server.url_for(f"{root}/v1/chat/completions")
 
     def serve(self, page: str, **answer: Any) -> None:
@@ -83,7 +83,7 @@ def test_asks_the_frontend_that_serves_the_call(httpserver: HTTPServer, root: st
     frontend.serve("/metrics", response_data=METRICS)
     frontend.serve("/health", json=HEALTH)
     frontend.call()
-    assert frontend.told == [2 * 1664 * 16]
+    assert frontend.told == [(2 * 1664 * 16, 2)]
     frontend.call()
     assert len(frontend.told) == 1, "it was asked a moment ago"
 
@@ -95,7 +95,7 @@ def test_asks_again_how_many_workers_there_are(httpserver: HTTPServer, monkeypat
     frontend.serve("/health", json=HEALTH)
     frontend.call()
     frontend.call()
-    assert frontend.told == [2 * 1664 * 16] * 2
+    assert frontend.told == [(2 * 1664 * 16, 2)] * 2
     assert frontend.pages() == ["/metrics", "/health", "/health"]
 
 
@@ -130,18 +130,18 @@ def test_a_server_that_does_not_say_is_asked_ever_less_often(
     (message,) = [
         record.getMessage() for record in caplog.records if record.name == "nat_dynamo_plugin.admission.capacity"
     ]
-    assert "goes by what answers tell alone" in message
+    assert "holds nothing back without knowing" in message
 
 
 def test_a_server_that_is_not_there_is_no_error() -> None:
     told: list[int] = []
-    probe = CapacityProbe("m", told.append)
+    probe = CapacityProbe("m", lambda tokens, workers: told.append(tokens))
     probe._ask("http://127.0.0.1:9/v1/responses")
     assert told == []
 
 
 def test_a_server_that_never_says_is_asked_for_ever() -> None:
-    probe = CapacityProbe("m", lambda tokens: None)
+    probe = CapacityProbe("m", lambda tokens, workers: None)
     probe._misses = 5000
     probe._asking = True
     probe._ask("http://127.0.0.1:9/v1/responses")
@@ -150,7 +150,7 @@ def test_a_server_that_never_says_is_asked_for_ever() -> None:
 
 @pytest.mark.parametrize("url", ["", "nothing", "http://[", "http://host:port/v1/x", "/v1/chat/completions"])
 def test_a_url_that_is_none_is_no_error(url: str) -> None:
-    probe = CapacityProbe("m", lambda tokens: None)
+    probe = CapacityProbe("m", lambda tokens, workers: None)
     probe._asking = True
     probe._ask(url)
     assert not probe._asking
@@ -161,7 +161,7 @@ def test_no_more_threads_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    probe = CapacityProbe("m", lambda tokens: None)
+    probe = CapacityProbe("m", lambda tokens, workers: None)
     probe.called("http://127.0.0.1:9/v1/completions")
     assert not probe._asking
 
@@ -193,7 +193,7 @@ class TestGoesTheWayThatCallsGo:
     def test_with_the_environments_certificates(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         certificate, context = self_signed(tmp_path)
         with HTTPServer(host="localhost", ssl_context=context) as server:
-            for environment, told in (({}, []), ({"SSL_CERT_FILE": str(certificate)}, [2 * 1664 * 16])):
+            for environment, told in (({}, []), ({"SSL_CERT_FILE": str(certificate)}, [(2 * 1664 * 16, 2)])):
                 for name, value in environment.items():
                     monkeypatch.setenv(name, value)
                 frontend = Frontend(server)
@@ -231,7 +231,7 @@ def self_signed(folder: Path) -> tuple[Path, ssl.SSLContext]:
 
 def test_the_child_of_a_fork_asks_for_itself(in_child: Callable[[Callable[[], bool]], bool]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        probe = CapacityProbe("m", lambda tokens: None)
+        probe = CapacityProbe("m", lambda tokens, workers: None)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/completions"
         probe.called(url)
         silent.accept()[0].close()  # the parent's is under way or just over

@@ -28,15 +28,14 @@ class Clock:
 class Told:
     """A limiter that does what capacity says, and notes what it hears of calls."""
 
-    def __init__(self, limit: int | None, room: float | None) -> None:
-        self.limit = limit
+    def __init__(self, room: float | None) -> None:
         self.room = room
-        self.told: list[int] = []
+        self.told: list[tuple[int, int]] = []
         self.calls: list[tuple[CallRecord, UnderWay]] = []
 
-    def on_capacity(self, tokens: int) -> None:
-        self.told.append(tokens)
-        self.limit, self.room = None, float(tokens)
+    def on_capacity(self, tokens: int, workers: int) -> None:
+        self.told.append((tokens, workers))
+        self.room = float(tokens)
 
     def on_call(self, record: CallRecord, under_way: UnderWay, now: float) -> None:
         self.calls.append((record, under_way))
@@ -277,7 +276,7 @@ class TestAPlaceEndsOnce:
         assert gate.under_way == 0
 
     def test_a_record_reaches_the_limiter(self) -> None:
-        limiter = Told(None, None)
+        limiter = Told(None)
         gate = Gate(limiter)
         left, ended, silent = CallRecord(prompt_tokens=1), CallRecord(prompt_tokens=2), gate.place("q")
         with gate.place("q") as place:
@@ -381,7 +380,7 @@ class TestReadsPrompts:
             return read(body)
 
         monkeypatch.setattr(module, "read_prompt", count)
-        gate = Gate(Told(None, None), clock=Clock())
+        gate = Gate(Told(None), clock=Clock())
         gate.place("a", body=self.body("s" * 4000, "one")).__enter__()
         tokens = gate.tokens
         assert 1000 < tokens < 1100
@@ -390,7 +389,7 @@ class TestReadsPrompts:
         assert len(reads) == 1
 
     def test_and_counts_what_they_share_once(self) -> None:
-        gate = Gate(Told(None, None), clock=Clock())
+        gate = Gate(Told(None), clock=Clock())
         for number in range(10):
             gate.place(f"q{number}", body=self.body("s" * 4000, f"question {number}")).__enter__()
         assert 1000 < gate.tokens < 1300
@@ -409,20 +408,20 @@ class TestReadsPrompts:
             assert gate.under_way == 2
 
     async def test_capacity_lets_in_whoever_fits_it(self) -> None:
-        limiter = Told(1, None)
+        limiter = Told(1100.0)
         gate = Gate(limiter, clock=Clock())
         await gate.place("a", body=self.body("a" * 4000, "one")).__aenter__()
         task = asyncio.create_task(gate.place("b", body=self.body("b" * 4000, "one")).__aenter__())
         await turns()
         assert gate.waiting == 1
-        gate.on_capacity(5000)
-        assert limiter.told == [5000]
+        gate.on_capacity(5000, 2)
+        assert limiter.told == [(5000, 2)]
         await task
         assert (gate.limit, gate.room) == (None, 5000)
 
     def test_a_number_stays_a_number_whatever_the_capacity(self) -> None:
         gate = Gate(1, clock=Clock())
-        gate.on_capacity(5000)
+        gate.on_capacity(5000, 2)
         assert (gate.limit, gate.room, gate.adapts) == (1, None, False)
 
 

@@ -6,21 +6,35 @@ import pytest
 
 from nat_dynamo_plugin.admission.gate import Gate, Place
 from nat_dynamo_plugin.admission.gauges import gate_gauges
-from nat_dynamo_plugin.admission.limits import FILL, AdaptiveLimit
+from nat_dynamo_plugin.admission.limits import UnderWay
 from nat_dynamo_plugin.config.model import DynamoModelConfig
 from nat_dynamo_plugin.service import make_service
 from nat_dynamo_plugin.telemetry.gauges import read_gauges
+from nat_dynamo_plugin.telemetry.record import CallRecord
+
+
+class Room:
+    """A limiter whose room is all that the caches hold."""
+
+    def __init__(self) -> None:
+        self.room: float | None = None
+
+    def on_capacity(self, tokens: int, workers: int) -> None:
+        self.room = tokens
+
+    def on_call(self, record: CallRecord, under_way: UnderWay, now: float) -> None:
+        pass
 
 
 async def test_what_gates_hold_back() -> None:
     places: list[asyncio.Task[Place]] = []
-    gates = [Gate(2, model="gated"), Gate(3, model="gated"), Gate(AdaptiveLimit(), model="auto")]
+    gates = [Gate(2, model="gated"), Gate(3, model="gated"), Gate(Room(), model="auto")]
     for gate in gates:
         for number in range(4):
             place = gate.place(f"q{number}", body=b'{"prompt": "%s"}' % (b"word " * 80))
             places.append(asyncio.create_task(place.__aenter__()))
     await asyncio.sleep(0)  # each goes in or waits
-    gates[2].on_capacity(1000)
+    gates[2].on_capacity(1000, 1)
 
     def values(name: str, model: str) -> list[float]:
         return sorted(g.value for g in gate_gauges() if g.name == name and g.labels == {"model": model})
@@ -33,7 +47,7 @@ async def test_what_gates_hold_back() -> None:
     assert values("active_prefixes", "auto") == [4]
     assert values("active_tokens", "auto") == [pytest.approx(100, abs=2)]
     assert values("max_active_prefixes", "auto") == []
-    assert values("max_active_tokens", "auto") == [FILL * 1000]
+    assert values("max_active_tokens", "auto") == [1000]
     for task in places:
         task.cancel()
 

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nat_dynamo_plugin.admission.prompts import Prompt, read_prompt
+from nat_dynamo_plugin.admission.questions import UNKNOWN_PROMPT, Question
 from nat_dynamo_plugin.admission.queue import (
     HEAD_START_S,
     LOOK_AHEAD,
     LOST_S,
     PASSING_S,
-    UNKNOWN_PROMPT,
     AdmissionQueue,
-    Question,
 )
 from nat_dynamo_plugin.admission.working_set import WorkingSet
 from nat_dynamo_plugin.plan.serving import MAX_OVERTAKING_S
@@ -143,6 +142,27 @@ class AdaptingMachine(QueueMachine):
     @invariant()
     def nobody_waits_without_a_bound(self) -> None:
         assert not self.waiting or self.queue.limit is not None or self.queue.room is not None
+
+    @invariant()
+    def what_is_counted_is_in_and_has_room(self) -> None:
+        queue = self.queue
+        counted = [question for question in queue._in.values() if question.counted]
+        assert len(counted) == queue.counted
+        assert queue.under_way - queue.counted - len(queue._leaving) in (0, 1), "but for the one too many"
+        assert queue.room is None or queue.counted <= 1 or queue.tokens <= queue.room + 1e-6
+
+    @invariant()
+    def nobody_is_in_two_places(self) -> None:
+        queue = self.queue
+        assert not set(queue._in) & set(queue._waiting)
+        assert not set(queue._in) & set(queue._aside)
+        assert not set(queue._waiting) & set(queue._aside)
+        assert all(question.calls == 0 for question in queue._aside.values())
+        assert all(question.calls > 0 for question in queue._leaving.values())
+
+    @invariant()
+    def all_pass_where_nothing_bounds(self) -> None:
+        assert self.queue.room is not None or not self.queue._leaving
 
 
 TestNumberMachine = NumberMachine.TestCase
@@ -370,8 +390,16 @@ class TestRoom:
             for call in range(3):
                 queue.answered(question, CallRecord(prompt_tokens=2200 + 300 * call, completion_tokens=0))
             queue.end("q", 0.0)
+        question = enter(queue, "q", prompt=prompt("a", "last"))
+        # Two of three calls had 300 tokens more than the one before.
+        assert queue.tokens == pytest.approx(2200 + 200, rel=0.05)
+        before = queue.tokens
+        queue.answered(question, CallRecord(prompt_tokens=2200, completion_tokens=0))
+        queue.answered(question, CallRecord(prompt_tokens=7000, completion_tokens=500))
+        assert queue.tokens == pytest.approx(before + 5300, rel=0.05), "its own answer says how large it is"
+        queue.end("q", 0.0)
+        assert queue.tokens == pytest.approx(0.0)
         enter(queue, "q", prompt=prompt("a", "last"))
-        assert queue.tokens == pytest.approx(2200 + 300, rel=0.05)
         assert queue.emptied().tokens == 0.0
         copy = queue.emptied()
         enter(copy, "q", prompt=prompt("a", "last"))
@@ -386,11 +414,122 @@ class TestRoom:
             enter(queue, f"q{number}")
         assert queue.tokens == pytest.approx(2100, rel=0.05)
 
-    def test_a_call_of_a_question_under_way_never_waits_for_room(self) -> None:
-        queue = AdmissionQueue(None, room=2000.0)
-        enter(queue, "a", prompt=prompt("a", "0"))
+
+class TestSettingAside:
+    """Those that are too many wait with their next calls, whole, the last in order first."""
+
+    def three(self, room: float | None = 10_000.0) -> tuple[AdmissionQueue, list[Question]]:
+        queue = AdmissionQueue(None, room=room)
+        return queue, [enter(queue, name, now, prompt(name)) for now, name in enumerate("abc")]
+
+    def test_the_last_ones_wait_with_their_next_calls(self) -> None:
+        queue, questions = self.three()
+        for question in questions:
+            queue.end_call(question, 3.0)
+        queue.room = 2000.0
+        queue.poll(4.0)
+        assert queue.tokens == pytest.approx(2000.0)
+        enter(queue, "a", 5.0)
+        enter(queue, "b", 5.0)
+        back = waiting(queue, "c", None, 5.0)
+        assert queue.kept_out == 1
+        queue.end("a", 6.0)
+        assert back.admitted
+        assert queue.kept_out == 0
+
+    def test_not_within_a_call(self) -> None:
+        queue, questions = self.three()
+        queue.room = 1000.0
+        queue.poll(4.0)
+        assert queue.under_way == 3
+        assert (queue.counted, queue.kept_out) == (1, 2)
+        enter(queue, "c", 5.0)  # one that runs beside another
+        queue.end_call(questions[2], 6.0)
+        assert queue.under_way == 3
+        queue.end_call(questions[2], 7.0)
+        assert queue.under_way == 2
+        waiting(queue, "c", None, 8.0)
+
+    def test_a_question_that_has_grown_drives_out_the_last(self) -> None:
+        queue, questions = self.three(3500.0)
+        queue.end_call(questions[1], 3.0)
+        queue.end_call(questions[2], 3.0)
+        queue.answered(questions[0], CallRecord(prompt_tokens=1000, completion_tokens=0))
+        queue.answered(questions[0], CallRecord(prompt_tokens=1900, completion_tokens=100))
+        queue.poll(4.0)
+        enter(queue, "b", 5.0)
+        waiting(queue, "c", None, 5.0)
+
+    def test_the_last_one_left_stays_however_large(self) -> None:
+        queue, questions = self.three()
         queue.room = 10.0
-        enter(queue, "a", 1.0, prompt("a", "0", own_bytes=40_000))
+        queue.poll(4.0)
+        for question in questions:
+            queue.end_call(question, 5.0)
+        enter(queue, "a", 6.0)
+
+    def test_it_keeps_its_place_before_those_that_come_later(self) -> None:
+        queue, questions = self.three()
+        queue.end_call(questions[2], 3.0)
+        queue.room = 2000.0
+        queue.poll(3.0)
+        late = waiting(queue, "d", None, 4.0, prompt("d"))
+        back = waiting(queue, "c", None, 5.0)
+        queue.end("a", 6.0)
+        assert back.admitted and not late.admitted
+
+    def test_whoever_comes_back_counts_as_large_as_it_was(self) -> None:
+        queue, questions = self.three(None)
+        queue.answered(questions[2], CallRecord(prompt_tokens=1000, completion_tokens=0))
+        queue.answered(questions[2], CallRecord(prompt_tokens=4000, completion_tokens=0))
+        queue.end_call(questions[2], 3.0)
+        before = queue.tokens
+        queue.room = 3000.0
+        queue.poll(3.0)
+        assert queue.tokens < 2400.0
+        queue.room = None
+        enter(queue, "c", 4.0)
+        assert queue.tokens == pytest.approx(before)
+
+    def test_all_are_in_again_when_everything_passes(self) -> None:
+        queue, questions = self.three()
+        queue.end_call(questions[2], 3.0)
+        queue.room = 1000.0
+        queue.poll(3.0)
+        back = waiting(queue, "c", None, 4.0)
+        queue.room = None
+        queue.poll(5.0)
+        assert back.admitted
+        assert (queue.counted, queue.kept_out) == (3, 0)
+
+    def test_one_that_never_comes_back_is_forgotten(self) -> None:
+        queue, questions = self.three()
+        queue.end_call(questions[2], 3.0)
+        queue.room = 2000.0
+        queue.poll(3.0)
+        assert queue.knows("c")
+        queue.poll(3.0 + queue.idle_s)
+        assert not queue.knows("c")
+
+    def test_one_that_ends_is_forgotten(self) -> None:
+        queue, questions = self.three()
+        queue.end_call(questions[2], 3.0)
+        queue.room = 2000.0
+        queue.poll(3.0)
+        queue.end("c", 4.0)
+        assert not queue.knows("c")
+        assert queue.kept_out == 0
+
+    def test_a_question_in_one_that_is_set_aside_waits_with_it(self) -> None:
+        queue, questions = self.three()
+        queue.end_call(questions[2], 3.0)
+        queue.room = 2000.0
+        queue.poll(3.0)
+        assert queue.host("c/inner", ("c",)) == "c"
+        # Its parent's turn is its turn, so the two can not wait for each other.
+        inner = waiting(queue, queue.host("c/inner", ("c",)), None, 4.0)
+        queue.end("a", 5.0)
+        assert inner.admitted
 
 
 class TestPassing:

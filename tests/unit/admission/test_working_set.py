@@ -39,7 +39,7 @@ def test_an_emptied_set_has_learned_as_much() -> None:
     one = Prompt(((1, 3000),))
     held.add(one)
     for _ in range(100):
-        held.learn(one, 1000, 1400)
+        held.learn(one, 1000, 400)
     assert held.emptied().tokens == 0
     assert held.emptied().cost(one) == held.emptied().cost(one) > 1000
     held.remove(one)
@@ -51,13 +51,20 @@ def test_learns_tokens_of_a_byte_and_growth() -> None:
     held = WorkingSet()
     one = Prompt(((1, 3000),))
     for _ in range(300):
-        held.learn(one, 1000, 1000)
-        held.learn(one, 1000, 1400)
+        held.learn(one, 1000, 0)
+        held.learn(one, 1000, 400)
     assert held.cost(one) == pytest.approx(1000 + 200, rel=0.02)
 
 
-def test_a_prompt_that_got_shorter_is_no_growth() -> None:
+def test_a_question_is_as_large_as_it_has_grown() -> None:
     held = WorkingSet()
-    for _ in range(100):
-        held.learn(Prompt(((1, 4000),)), 1000, 200)
-    assert held.cost(Prompt(((1, 4000),))) == pytest.approx(1000)
+    one, other = Prompt(((1, 4000),)), Prompt(((2, 400),))
+    held.add(one)
+    held.grow(700)
+    held.add(other, grown=50)
+    assert held.tokens == 1000 + 700 + 100 + 50
+    assert held.cost(Prompt(((3, 4000),)), grown=700) == 1000 + 700
+    held.remove(one, grown=700)
+    assert held.tokens == 100 + 50
+    held.remove(other, grown=50)
+    assert held.tokens == 0
