@@ -124,7 +124,7 @@ def test_what_is_no_dynamo_is_named_and_measured(run: Any, knows_usage: bool) ->
     assert "not Dynamo" in got.stdout and "Hints and sessions do not act there" in got.stdout
     assert "It does not say how many tokens were cached" in got.stdout and "reuse |" not in got.stdout
     [warned] = got.stderr.splitlines()
-    assert "refuses Dynamo's body hints (unknown: ['nvext'])" in warned
+    assert "refuses what we put into bodies (unknown: ['nvext'])" in warned
     assert "of-another-server" not in str(keys) and asked[0]["model"] == "plain"
     assert missing.returncode == 2 and "env:NAME or file:PATH" in missing.stderr and "sk-secret" not in missing.stderr
 
