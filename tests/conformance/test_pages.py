@@ -109,7 +109,7 @@ def test_every_config_is_one(text: str) -> None:
     given = yaml.safe_load(text)
     read = 0
     llms = given.get("llms", {})
-    if given.keys() & {"record", "local"}:  # a part of an LLM
+    if given.keys() & {"record", "local", "context"}:  # a part of an LLM
         where = {} if "local" in given else {"model_name": "m", "base_url": "http://d/v1"}
         llms = {"my_llm": {"_type": "dynamo", **where, **given}}
     for llm in llms.values():
