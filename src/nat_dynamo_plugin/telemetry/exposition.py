@@ -142,7 +142,9 @@ class Share:
     def _file(self, kind: str) -> Any:
         if kind not in self._files:
             path = self._folder / f"{kind}_{self._process}.db"
-            self._files[kind] = MmapedDict(str(path))  # type: ignore[no-untyped-call]
+            new = path.with_suffix(".new")  # who scrapes meanwhile would find it empty, and can not read that
+            self._files[kind] = MmapedDict(str(new))  # type: ignore[no-untyped-call]
+            new.rename(path)
         return self._files[kind]
 
 

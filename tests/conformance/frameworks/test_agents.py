@@ -39,7 +39,8 @@ def nat(*arguments: str) -> str:
     """Run a `nat` command in this process, where the frameworks are imported already."""
     from nat.cli.entrypoint import cli
 
-    result = CliRunner().invoke(cli, arguments)
+    # Wide, for NAT's tables cut words where a long version makes a column narrow.
+    result = CliRunner().invoke(cli, arguments, env={"COLUMNS": "400"})
     assert result.exception is None, result.exception
     assert result.exit_code == 0
     return result.output

@@ -142,3 +142,21 @@ def test_it_writes_by_itself_and_once_more_at_the_end(tmp_path: Path, monkeypatc
     share.stop()
     assert of(samples(other.text("")[0]), "calls_total", model="a", status="200") == 2
     assert all(f"_{os.getpid()}-" in file.name for file in tmp_path.iterdir())
+
+
+def test_a_file_is_found_only_when_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nat_dynamo_plugin.telemetry import exposition
+
+    found: list[list[Path]] = []
+
+    class Watched(exposition.MmapedDict):  # type: ignore[misc,name-defined]
+        def __init__(self, name: str) -> None:
+            super().__init__(name)
+            found.append(list(tmp_path.glob("*.db")))
+
+    monkeypatch.setattr(exposition, "MmapedDict", Watched)
+    registry = CollectorRegistry()
+    PrometheusExporter(registry, lambda: ())(call())
+    share = Share(tmp_path, registry)
+    share.write()
+    assert found[0] == [] and len(list(tmp_path.glob("*.db"))) == len(found) > 1
