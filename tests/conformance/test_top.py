@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import pytest
-
 from .plain_server import serving
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Any]:
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
-
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "nat_dynamo_plugin.cli", *arguments]
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120)
-
-    yield command
-    command("down")
 
 
 def ask(base_url: str, model: str, words: str) -> int:

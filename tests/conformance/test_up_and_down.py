@@ -18,18 +18,6 @@ import pytest
 from nat_dynamo_plugin.processes import is_dead
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Any]:
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
-
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "nat_dynamo_plugin.cli", *arguments]
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120)
-
-    yield command
-    command("down")
-
-
 def test_up_status_logs_and_down(run: Any) -> None:
     one = json.loads(run("up", "--detach", "--json", "--workers", "1").stdout)
     question = {"model": one["model"], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block
+from nat_dynamo_plugin.config.keys import secret_of
 from nat_dynamo_plugin.config.values import Seconds, number
 from nat_dynamo_plugin.nearest import hidden
 
@@ -158,13 +159,13 @@ class CacheConfig(Block):
         from nat_dynamo_plugin.cache.responses import ResponseCache
         from nat_dynamo_plugin.cache.trust import Trust
 
-        url = None if self.redis_url is None else _secret("redis_url", self.redis_url)
+        url = None if self.redis_url is None else secret_of("cache.redis_url", self.redis_url)
         known = (self.model_dump_json(), url)
         found = _caches.get(known)
         if found is not None:
             return found
         try:
-            secret = None if self.encryption_key is None else _secret("encryption_key", self.encryption_key)
+            secret = None if self.encryption_key is None else secret_of("cache.encryption_key", self.encryption_key)
             seal = None if secret is None else AesSeal(secret)
         except ImportError:
             raise ValueError(
@@ -195,14 +196,3 @@ class CacheConfig(Block):
         else:
             logger.info("The response cache is in memory")
         return MemoryStore(self.max_entries, self.max_bytes, lambda: figures.count("evictions"))
-
-
-def _secret(field: str, text: str) -> str:
-    if not text.startswith(("env:", "file:")):
-        return text
-    from nat_dynamo_plugin.layers.key_sources import source_of
-
-    try:
-        return source_of(text).value()
-    except ValueError as error:
-        raise ValueError(f"cache.{field}={error}") from None

@@ -118,3 +118,19 @@ def sources_of(keys: SecretStr | list[SecretStr] | None) -> list[str]:
     if keys is None:
         return [f"env:{DEFAULT}"] if os.getenv(DEFAULT, "").strip() else []
     return [one.get_secret_value() for one in (keys if isinstance(keys, list) else [keys])]
+
+
+def secret_of(field: str, text: str) -> str:
+    """What a field means that is a secret, or holds one: what `env:NAME` or `file:/path` names, else the text itself.
+
+    Raises:
+        ValueError: there is nothing where it names. The message has the field and the name.
+    """
+    if not text.startswith(("env:", "file:")):
+        return text
+    from nat_dynamo_plugin.layers.key_sources import source_of
+
+    try:
+        return source_of(text).value()
+    except ValueError as error:
+        raise ValueError(f"{field}={error}") from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
 from nat_dynamo_plugin.config.block import Block, Discreet
+from nat_dynamo_plugin.config.keys import secret_of
 from nat_dynamo_plugin.config.values import Seconds, number
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class LimitsConfig(Block):
     )
     redis_url: str | None = Field(
         default=None,
-        description="A Redis in which several processes keep their counts together, as redis://host:6379/0 or "
-        "env:NAME (default: each process has its own).",
+        description="A Redis in which several processes keep their counts together, as redis://host:6379/0, or "
+        "env:NAME or file:/path of it (default: each process has its own).",
     )
 
     @property
@@ -100,11 +100,6 @@ class LimitsConfig(Block):
         """The URL itself.
 
         Raises:
-            ValueError: if it is to be in an environment variable that is not set.
+            ValueError: if it is to be in an environment variable or a file, and is not there.
         """
-        if self.redis_url is None or not self.redis_url.startswith("env:"):
-            return self.redis_url
-        name = self.redis_url[4:]
-        if not os.environ.get(name):
-            raise ValueError(f"limits.redis_url: the environment variable {name} is not set")
-        return os.environ[name]
+        return None if self.redis_url is None else secret_of("limits.redis_url", self.redis_url)

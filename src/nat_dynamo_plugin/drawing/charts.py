@@ -83,10 +83,10 @@ def cumulative(series: Sequence[Series], *, unit: str, label: str, height: float
     parts = [*_axes(across, up, height, unit, [0, 0.5, 0.95], percent=True)]
     for n, name, values in shown:
         line = " ".join(
-            f"{number(across.place(max(_quantile(values, k / _POINTS), floor)))},{number(up.place(k / _POINTS))}"
+            f"{number(across.place(max(quantile_of(values, k / _POINTS), floor)))},{number(up.place(k / _POINTS))}"
             for k in range(_POINTS + 1)
         )
-        p50, p95 = (_quantile(values, q) for q in (0.5, 0.95))
+        p50, p95 = (quantile_of(values, q) for q in (0.5, 0.95))
         told = f"{name}: p50 {p50:,.4g} {unit}, p95 {p95:,.4g} {unit}, of {len(values):,}"
         parts.append(element("polyline", title(told), points=line, class_=f"line s{n}"))
         parts += [
@@ -181,7 +181,7 @@ def _axes(
     return parts
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile_of(ordered: Sequence[float], share: float) -> float:
     """Of values in order, between its two neighbours (numpy's default)."""
     at = share * (len(ordered) - 1)
     below = int(at)

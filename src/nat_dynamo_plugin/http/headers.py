@@ -19,6 +19,15 @@ def raw_header(text: str | bytes) -> bytes:
     return data
 
 
+def number_in(text: str | None) -> float | None:
+    """The number that a header's value is, 0 or more; `None` for anything else."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
 class Headers:
     """Headers in order; names are found whatever their case.
 

@@ -15,7 +15,7 @@ from typing import Any
 from nat_dynamo_plugin.http.answers import MAX_UNARY_BYTES, error_text
 from nat_dynamo_plugin.http.call import Call, Reply
 from nat_dynamo_plugin.http.flow import MAX_ERROR_BYTES, Close, Failure, Flow, Operation, ReadBody, Send, Sleep
-from nat_dynamo_plugin.http.headers import Headers
+from nat_dynamo_plugin.http.headers import Headers, number_in
 from nat_dynamo_plugin.outages.budget import RetryBudget
 from nat_dynamo_plugin.telemetry.kinds import Kind, classify
 
@@ -50,11 +50,11 @@ class RetryPolicy:
 
 def wish_of(headers: Headers) -> float | None:
     """Seconds that a server asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as a date (RFC 9110)."""
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = number_in(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000.0
     text = headers.get("retry-after")
-    seconds = _number(text)
+    seconds = number_in(text)
     if seconds is None and text:
         try:
             date = parsedate_to_datetime(text)
@@ -62,14 +62,6 @@ def wish_of(headers: Headers) -> float | None:
             return None
         seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
     return None if seconds is None else max(0.0, seconds)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if 0 <= number < float("inf") else None
 
 
 def backoff_s(retry: int) -> float:

@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from nat_dynamo_plugin.http.headers import Headers
+from nat_dynamo_plugin.http.headers import Headers, number_in
 
 Unit = Literal["requests", "tokens"]
 
@@ -76,11 +76,7 @@ def _structured(headers: Headers) -> Told | None:
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        number = float((text or "").split(",")[0])
-    except ValueError:
-        return None
-    return number if 0 <= number < float("inf") else None
+    return number_in((text or "").partition(",")[0])  # `100, 100;w=60` names the limit first
 
 
 def _reset(text: str | None, now: datetime | None) -> tuple[float, float] | None:

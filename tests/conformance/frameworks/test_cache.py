@@ -12,6 +12,7 @@ from nat_dynamo_plugin.local import scripted_answer, scripted_answers
 from nat_dynamo_plugin.question.scopes import DynamoPrefixContext
 from nat_dynamo_plugin.telemetry.record import CallRecord
 
+from ...shuffling import shuffled
 from .conftest import AFTER_TOOL, PLAIN, Client, Dynamo
 from .drivers import Driver
 from .test_clients import ask
@@ -51,14 +52,6 @@ async def test_an_agents_loop_is_replayed_and_no_turn_answers_another(
             assert (use.arguments, use.answer) == ({"item": "bolts"}, AFTER_TOOL)
     assert len(dynamo.exchanges(question)) == 2
     assert [record.cache for record in records] == [None, None, "exact", "exact"]
-
-
-def shuffled(value: Any, draw: random.Random) -> Any:
-    if isinstance(value, dict):
-        names = list(value)
-        draw.shuffle(names)
-        return {name: shuffled(value[name], draw) for name in names}
-    return [shuffled(one, draw) for one in value] if isinstance(value, list) else value
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from .redis_server import RedisServer
+from ..redis_server import RedisServer
 from .upstream import Model, Upstream
 
 
@@ -26,9 +25,6 @@ def model(upstream: Upstream) -> Model:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
+def server(redis_server: RedisServer) -> RedisServer:
     """A Redis."""
-    made = RedisServer(tmp_path)
-    made.start()
-    yield made
-    made.close()
+    return redis_server

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from nat_dynamo_plugin.cli.commands import dynamo
 from nat_dynamo_plugin.question.org import org_scope
 
-from .redis_server import RedisServer, needs_redis
+from ..redis_server import RedisServer, needs_redis
 from .upstream import Model, answer, body, post
 
 pytestmark = needs_redis

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from nat_dynamo_plugin.cache.key import DROPPED, MARKS, key_of, read
 
+from ...shuffling import shuffled
+
 BODY: dict[str, Any] = {
     "model": "m",
     "messages": [
@@ -41,14 +43,6 @@ def key(body: Any, scope: str = "", headers: Any = (), url: str = "http://a/v1/c
     asked = read(body if isinstance(body, bytes) else json.dumps(body).encode())
     assert asked is not None
     return key_of(asked.canonical, "POST", url, scope, list(headers))
-
-
-def shuffled(value: Any, draw: random.Random) -> Any:
-    if isinstance(value, dict):
-        names = list(value)
-        draw.shuffle(names)
-        return {name: shuffled(value[name], draw) for name in names}
-    return [shuffled(one, draw) for one in value] if isinstance(value, list) else value
 
 
 @given(st.randoms(use_true_random=False))

@@ -21,7 +21,7 @@ from nat_dynamo_plugin.cache.responses import ResponseCache
 from nat_dynamo_plugin.cache.store import StoreError
 from nat_dynamo_plugin.question.org import org_digest, org_scope
 
-from .redis_server import PATIENCE_S, RedisServer, needs_redis
+from ..redis_server import PATIENCE_S, RedisServer, needs_redis
 from .upstream import Model, Upstream, answer, body, post
 
 pytestmark = needs_redis

@@ -6,15 +6,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from nat_dynamo_plugin.limits.ledger import REDIS_TIMEOUT_S, Reserved, Short, redis_ledger
 from nat_dynamo_plugin.limits.rules import Charge, Rule
 
-from ..cache.redis_server import RedisServer, needs_redis
+from ..redis_server import RedisServer, needs_redis
 
 pytestmark = needs_redis
 TOKENS = Rule("tokens", 1000, 3600)
@@ -34,28 +30,20 @@ print(json.dumps(sum(isinstance(one, Reserved) for one in taken)))
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    made = RedisServer(tmp_path)
-    made.start()
-    yield made
-    made.close()
-
-
-def test_two_processes_take_of_one_count(server: RedisServer) -> None:
-    command = [sys.executable, "-c", PROCESS, server.url]
+def test_two_processes_take_of_one_count(redis_server: RedisServer) -> None:
+    command = [sys.executable, "-c", PROCESS, redis_server.url]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     taken = [json.loads(one.communicate()[0]) for one in running]
     # 30 are reserved and 35 used: what one has settled, the other one no longer gets.
     assert 28 <= sum(taken) <= 33
-    ledger = redis_ledger(server.url, "s")
+    ledger = redis_ledger(redis_server.url, "s")
     assert isinstance(ledger.take([Charge(TOKENS, "", 30)]), Short)
-    other = redis_ledger(server.url, "another server")
+    other = redis_ledger(redis_server.url, "another server")
     assert isinstance(other.take([Charge(TOKENS, "", 30)]), Reserved)
 
 
-def test_what_is_given_back_can_be_taken(server: RedisServer) -> None:
-    ledger = redis_ledger(server.url, "s")
+def test_what_is_given_back_can_be_taken(redis_server: RedisServer) -> None:
+    ledger = redis_ledger(redis_server.url, "s")
     taken = ledger.take([Charge(TOKENS, "", 1000)])
     assert isinstance(taken, Reserved) and isinstance(ledger.take([Charge(TOKENS, "", 900)]), Short)
     ledger.settle(taken, [Charge(TOKENS, "", 100)])
@@ -63,13 +51,13 @@ def test_what_is_given_back_can_be_taken(server: RedisServer) -> None:
     assert isinstance(ledger.take([Charge(TOKENS, "", 900)]), Reserved)
 
 
-def test_a_frozen_redis_lets_calls_pass_after_one_timeout(server: RedisServer) -> None:
-    ledger = redis_ledger(server.url, "s")
-    server.freeze()
+def test_a_frozen_redis_lets_calls_pass_after_one_timeout(redis_server: RedisServer) -> None:
+    ledger = redis_ledger(redis_server.url, "s")
+    redis_server.freeze()
     began = time.monotonic()
     answers = [ledger.take([Charge(TOKENS, "", 600)]) for _ in range(1000)]
     took = time.monotonic() - began
-    server.thaw()
+    redis_server.thaw()
     assert all(isinstance(one, Reserved) for one in answers)
     # Connection and answer may each take a timeout; all further calls find the way open at once.
     assert took < 100 * REDIS_TIMEOUT_S

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from nat_dynamo_plugin.cli.report.misses import Miss, Sent, ttft_ms
 from nat_dynamo_plugin.cli.report.run import Asked
+from nat_dynamo_plugin.drawing.charts import quantile_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -186,8 +187,4 @@ def moves(calls: Iterable[Sent]) -> tuple[int, int]:
 
 def quantile(values: Sequence[float], share: float) -> float:
     """Of at least one value, between its two neighbours (numpy's default)."""
-    ordered = sorted(values)
-    at = share * (len(ordered) - 1)
-    below = int(at)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
+    return quantile_of(sorted(values), share)
